@@ -1,0 +1,1 @@
+"""What agents import to report failures. Never imports Faust."""

@@ -1,0 +1,1 @@
+"""Faust made exactly-once: everything that knows transactions, fencing and recovery."""

@@ -1,0 +1,1 @@
+"""The system's own topics: what they are, creating and verifying them."""

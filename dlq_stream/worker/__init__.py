@@ -1,0 +1,1 @@
+"""The Faust app: topics, agents and timers, put together from settings."""

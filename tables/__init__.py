@@ -1,0 +1,1 @@
+"""The state layer: one module per table. Imported as dlq_stream.tables."""
