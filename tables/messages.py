@@ -1,0 +1,258 @@
+"""The table `messages`: where every failed message stands.  Hot and small (about 200 bytes): no payload, no error text.
+
+Key: the message id, 16 raw bytes.  Three local indexes are derived from a row:
+
+* ``due``: prefix empty, time `Message.due_ms`.  What a timer has to look at next, be it a retry to emit (PENDING), an
+  outcome that did not come (RETRYING) or a ``-dlq`` record that could not be written yet (ESCALATED).  A row whose
+  ``due_ms`` is None, a stuck one for example, is not in it.
+* ``status``: prefix queue, NUL, status; time `Message.created_ms`.  The messages of a queue by age, and its oldest one.
+* ``closed``: prefix empty, time `Message.closed_ms`.  What retention takes next; a message that is not finished, or not
+  yet in its ``-dlq`` topic, has no ``closed_ms``.
+
+The fields that indexes depend on come first, so that deriving decodes no more than those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from dlq_stream.core.errors import UnsupportedFormat
+from dlq_stream.core.lifecycle import State
+from dlq_stream.core.model import DLQMessageStatus, ErrorCategory, Origin
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.tables.codec import MAJOR, Codec, UndecodableRow
+from dlq_stream.tables.spec import TIME_MS_MAX, IndexKeys, IndexSpec, TableSpec, index_key, split_index_key, until
+
+DUE = IndexSpec("due", b"d")
+STATUS = IndexSpec("status", b"q")
+CLOSED = IndexSpec("closed", b"c")
+
+OTHER_QUEUE = "other"
+"""Where the messages of queues beyond ``queues_max`` are booked."""
+
+
+class DeadLetter(StrEnum):
+    """What became of the ``-dlq`` record of an ESCALATED message.
+
+    * ``NONE``: there is none to write; the message is not escalated.
+    * ``WAITING``: it could not be written yet; ``due_ms`` is the next try, ``dead_letter_reason`` what was in the way.
+    * ``WRITTEN``: it went out in the transaction that wrote this row.
+    * ``IMPOSSIBLE``: it can never be written, ``dead_letter_reason`` says why; the message stays here.
+    """
+
+    NONE = "none"
+    WAITING = "waiting"
+    WRITTEN = "written"
+    IMPOSSIBLE = "impossible"
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A failed message; every instant is the worker's, in epoch milliseconds.
+
+    ``attempt`` is the number of the latest delivery; retries and backoff count from ``attempt_base`` (0, or where the
+    latest redrive began) and the time budget from ``allowance_from_ms``.  ``revision`` grows by one with every change.
+    ``reason`` says why the message was given up, or what an operator said.
+    """
+
+    status: DLQMessageStatus
+    due_ms: int | None
+    created_ms: int
+    closed_ms: int | None
+    queue: str
+    booked_as: str = ""  # the queue that statistics and the status index go by, where it is not `queue`
+    # ---- above: what indexes are derived from
+    group: str = ""
+    origin_topic: str = ""
+    origin_partition: int | None = None
+    origin_offset: int | None = None
+    origin_timestamp: int | None = None
+    attempt: int = 0
+    attempt_base: int = 0
+    first_attempt: int = 0
+    revision: int = 1
+    presumed: bool = False
+    category: ErrorCategory = ErrorCategory.UNKNOWN
+    error_type: str = ""
+    fingerprint: bytes = b""
+    last_failed_ms: int = 0
+    allowance_from_ms: int = 0
+    retry_topic: str = ""
+    outcomes_reported: bool = False
+    record_bytes: int = 0
+    reason: str = ""
+    dead_letter: DeadLetter = DeadLetter.NONE
+    dead_letter_tries: int = 0
+    dead_letter_reason: str = ""
+    stuck_reason: str = ""
+
+    @property
+    def booked(self) -> str:
+        """The queue that statistics and the status index go by."""
+        return self.booked_as or self.queue
+
+    @property
+    def origin(self) -> Origin:
+        """Coordinates of the record that failed first."""
+        return Origin(self.origin_topic, self.origin_partition, self.origin_offset, self.origin_timestamp)
+
+
+class _Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The first fields of `Message`: all that index keys are made of."""
+
+    status: DLQMessageStatus
+    due_ms: int | None
+    created_ms: int
+    closed_ms: int | None
+    queue: str
+    booked_as: str = ""
+
+
+codec: Codec[Message] = Codec(Message)
+_decode_head = msgspec.msgpack.Decoder(_Head).decode
+
+_STATUS_BYTES = {
+    DLQMessageStatus.PENDING: b"\x01",
+    DLQMessageStatus.RETRYING: b"\x02",
+    DLQMessageStatus.RESOLVED: b"\x03",
+    DLQMessageStatus.ESCALATED: b"\x04",
+    DLQMessageStatus.PURGED: b"\x05",  # no row has it
+}
+
+
+@lru_cache(maxsize=4096)
+def status_prefix(queue: str, status: DLQMessageStatus) -> bytes:
+    """The prefix of the status index for one queue and status; raises ValueError where the name holds a NUL."""
+    name = queue.encode()
+    if b"\0" in name:
+        raise ValueError(f"queue name {queue!r:.80} holds a NUL")
+    return name + b"\0" + _STATUS_BYTES[status]
+
+
+def _entries(key: bytes, raw: bytes) -> IndexKeys:
+    if raw[0] != MAJOR:
+        raise UnsupportedFormat(
+            f"a Message row has format {raw[0]}, this version of dlq-stream reads {MAJOR}: upgrade this worker"
+        )
+    try:
+        head = _decode_head(memoryview(raw)[2:])
+    except msgspec.DecodeError as error:
+        raise UndecodableRow(f"message {key.hex()}: its row of {len(raw)} bytes does not decode: {error}") from error
+    entries = [("status", index_key(status_prefix(head.booked_as or head.queue, head.status), head.created_ms, key))]
+    if head.due_ms is not None:
+        entries.append(("due", index_key(b"", head.due_ms, key)))
+    if head.closed_ms is not None:
+        entries.append(("closed", index_key(b"", head.closed_ms, key)))
+    return entries
+
+
+def derive(key: bytes, old: bytes | None, new: bytes | None) -> tuple[IndexKeys, IndexKeys]:
+    """The index entries that the change of a row from ``old`` to ``new`` removes and adds (None: no row)."""
+    if old is None:
+        return [], [] if new is None else _entries(key, new)
+    before = _entries(key, old)
+    if new is None:
+        return before, []
+    after = _entries(key, new)
+    return [entry for entry in before if entry not in after], [entry for entry in after if entry not in before]
+
+
+TABLE = TableSpec("messages", b"m", derive)
+
+
+def define(app: Any, **options: Any) -> Any:
+    """The Faust table on ``app``."""
+    return TABLE.define(app, **options)
+
+
+# ------------------------------------------------------------------------------------------------------- typed access
+
+
+def get_many(tx: Transaction, ids: Collection[bytes]) -> dict[bytes, Message | None]:
+    """Rows by id, None where there is none."""
+    decode = codec.decode
+    return {key: None if raw is None else decode(raw) for key, raw in tx.get_many("messages", ids).items()}
+
+
+def get(tx: Transaction, message_id: bytes) -> Message | None:
+    """One row."""
+    raw = tx.get_many("messages", (message_id,))[message_id]
+    return None if raw is None else codec.decode(raw)
+
+
+def put(tx: Transaction, message_id: bytes, row: Message) -> None:
+    """Write a row."""
+    tx.put("messages", message_id, codec.encode(row))
+
+
+def delete(tx: Transaction, message_id: bytes) -> None:
+    """Delete a row; its attempts are another table's."""
+    tx.delete("messages", message_id)
+
+
+_STATES = {
+    DLQMessageStatus.PENDING: State.PENDING,
+    DLQMessageStatus.RETRYING: State.RETRYING,
+    DLQMessageStatus.RESOLVED: State.RESOLVED,
+    DLQMessageStatus.ESCALATED: State.ESCALATED,
+}
+
+
+def state_of(row: Message | None) -> State:
+    """The row's state in the lifecycle table, which tells presumed successes from known ones."""
+    if row is None:
+        return State.ABSENT
+    if row.presumed:
+        return State.PRESUMED
+    return _STATES[row.status]
+
+
+def due_until(tx: Transaction, time_ms: int, limit: int, after: bytes = b"") -> list[tuple[int, bytes]]:
+    """The earliest entries of the due index beyond the key ``after``, ``time_ms`` included: (due, message id)."""
+    found = tx.scan("due", after + b"\0" if after else b"", until(b"", time_ms), limit)
+    return [split_index_key(key) for key, _ in found]
+
+
+def next_due_ms(tx: Transaction, after_ms: int) -> int | None:
+    """The earliest instant of the due index beyond ``after_ms``."""
+    found = tx.scan("due", until(b"", after_ms), until(b"", TIME_MS_MAX), 1)
+    return split_index_key(found[0][0])[0] if found else None
+
+
+def closed_until(tx: Transaction, time_ms: int, limit: int) -> list[tuple[int, bytes]]:
+    """The messages closed first, ``time_ms`` included: (closed, message id)."""
+    return [split_index_key(key) for key, _ in tx.scan("closed", b"", until(b"", time_ms), limit)]
+
+
+def by_status(
+    tx: Transaction, queue: str, status: DLQMessageStatus, limit: int, *, newest_first: bool = False
+) -> list[tuple[int, bytes]]:
+    """Messages of a (booked) queue in one status by age: (created, message id)."""
+    prefix = status_prefix(queue, status)
+    found = tx.scan("status", prefix, until(prefix, TIME_MS_MAX), limit, reverse=newest_first)
+    return [split_index_key(key) for key, _ in found]
+
+
+def salvage(raw: bytes) -> Message:
+    """What can be read of a row that does not decode; fields that make no sense take their defaults.
+
+    For rows that a timer cannot process: their status is kept, and a reason can be written beside it.  The fields that
+    indexes are derived from did decode when the row was staged, or it would not have been found through one.
+    """
+    head = _decode_head(memoryview(raw)[2:])
+    values: dict[str, Any] = {name: getattr(head, name) for name in _Head.__struct_fields__}
+    try:
+        read = msgspec.msgpack.decode(memoryview(raw)[2:])
+    except msgspec.DecodeError:
+        read = []
+    for field, value in zip(msgspec.structs.fields(Message), read, strict=False):
+        if field.name not in values:
+            try:
+                values[field.name] = msgspec.convert(value, field.type)
+            except msgspec.ValidationError:
+                continue
+    return Message(**values)
