@@ -1,0 +1,63 @@
+"""What holds for every test: a clean environment, one hypothesis profile, and a loud word about what did not run.
+
+Tests that need a broker always start one of their own, on a free port, even where DLQ_BROKERS names another: they
+create, delete and damage things. So every DLQ_* variable is taken out of the environment first, and no developer's
+settings reach a test; only the place of the launcher's jars stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.kafka_fixture import kafka, kafka_factory, missing_prerequisites
+
+__all__ = ["kafka", "kafka_factory"]
+
+IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}
+KAFKA_FIXTURES = {"kafka", "kafka_factory"}
+WITHOUT_KAFKA = pytest.StashKey[list[str]]()
+
+settings.register_profile(
+    "dlq_stream",
+    deadline=None,  # two busy cores: a slow example is no failure
+    derandomize=IN_CI,  # a commit passes or fails, whoever's day it is
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("dlq_stream")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name in [name for name in os.environ if name.startswith("DLQ_") and name != "DLQ_KAFKA_CACHE"]:
+        del os.environ[name]
+    config.stash[WITHOUT_KAFKA] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whoever uses a broker's fixture, or kills things, is marked `kafka`; before `-m` chooses."""
+    for item in items:
+        if KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("crash"):
+            item.add_marker("kafka")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kafka") is None:
+        return
+    missing = missing_prerequisites()
+    if missing:
+        item.config.stash[WITHOUT_KAFKA].append(item.nodeid)
+        refuse = pytest.fail if IN_CI else pytest.skip
+        refuse(f"needs Kafka: {missing}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    count = len(config.stash[WITHOUT_KAFKA])
+    if count:
+        verb = "FAILED (CI=true)" if IN_CI else "SKIPPED"
+        line = f"!!! {count} tests that need Kafka were {verb}: {missing_prerequisites()}"
+        terminalreporter.write_line(line, red=True, bold=True)
