@@ -1,48 +1,49 @@
 # Everything a fresh clone needs: `make demo` and `make test` do all set-up themselves.
-# PYTHON=... chooses the interpreter (3.11 to 3.13), ARGS="..." goes to the demo, DLQ_BROKERS=... is your own Kafka.
+# PYTHON=... chooses the interpreter (3.11 to 3.13), ARGS="..." is passed on, DLQ_BROKERS=... is a Kafka of yours.
 
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KAFKA := deploy/kafka/kafka
 
-.PHONY: install test lint demo bench kafka-start kafka-stop kafka-check clean
+.PHONY: install test lint demo bench kafka-start kafka-stop check-python check-kafka clean
 
-install: $(STAMP)
+install: check-python $(STAMP)
 
-# The interpreter that made the environment may be gone since: then the environment is made anew.
+# An environment whose interpreter is gone is made anew.
 $(STAMP): pyproject.toml
-	@python=$$(.ci/find-python) || exit 2; $(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -c '' 2>/dev/null || "$$(.ci/find-python)" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 
-# Before anything is installed: what a Kafka of our own needs, unless the brokers are given.
-kafka-check:
-	@python=$$(.ci/find-python) || exit 2; case "$(DLQ_BROKERS) $(ARGS)" in " "*--brokers* | [!\ ]*) ;; \
-		*) "$$python" $(KAFKA) check >/dev/null ;; esac
+demo: check-kafka install
+	@$(BIN)/dlq-stream demo $(ARGS)
 
-demo: kafka-check install
-	$(BIN)/dlq-stream demo $(ARGS)
-
-bench: kafka-check install
-	$(BIN)/python -m tests.benchmarks $(ARGS)
+bench: check-kafka install
+	@$(BIN)/python -m tests.benchmarks $(ARGS)
 
 test: install
-	$(BIN)/python .ci/run_tests.py $(ARGS)
+	@$(BIN)/python .ci/run_tests.py $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy $(KAFKA)
+	$(BIN)/mypy $(wildcard tests/typing) $(KAFKA)
 	$(BIN)/lint-imports
 
-kafka-start: install
-	$(BIN)/python $(KAFKA) start
+kafka-start kafka-stop: kafka-%: check-python
+	@"$$(.ci/find-python)" $(KAFKA) $*
 
-kafka-stop: install
-	$(BIN)/python $(KAFKA) stop
+# What is missing is said before anything is installed.
+check-python:
+	@.ci/find-python >/dev/null
+
+check-kafka: check-python
+ifeq ($(DLQ_BROKERS)$(findstring --brokers,$(ARGS)),)
+	@"$$(.ci/find-python)" $(KAFKA) check >/dev/null
+endif
 
 clean:
-	$(KAFKA) wipe
+	-@"$$(.ci/find-python)" $(KAFKA) wipe
 	rm -rf $(VENV) build dist *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache .reports
