@@ -1,0 +1,255 @@
+"""The header contract: the names of our headers, and what a failure event says.
+
+Everything that we tell each other about a record travels in its ``dlq-*`` headers, as UTF-8 text, decimal numbers and
+epoch milliseconds; key, value and the user's own headers stay untouched.  The sender may be anybody, in any language,
+with any bug: `parse_failure` makes a checked value of a record or raises `MalformedEvent`, and nothing else, whatever
+the bytes.  It runs once per event, so it takes one pass over the headers and decodes only what it needs.
+
+What we write is built in `dlq_stream.core.outgoing`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlq_stream.core import header_values as read
+from dlq_stream.core.errors import MalformedEvent
+from dlq_stream.core.header_values import error_message_chars_max as error_message_chars_max
+from dlq_stream.core.header_values import error_stacktrace_bytes_max as error_stacktrace_bytes_max
+from dlq_stream.core.header_values import error_types_max as error_types_max
+from dlq_stream.core.ids import message_id, parse_id
+from dlq_stream.core.model import ErrorCategory, Headers, Origin, Record
+
+MESSAGE_ID = "dlq-message-id"
+QUEUE = "dlq-queue"
+ATTEMPT = "dlq-attempt"
+ORIGINAL_TOPIC = "dlq-original-topic"
+ORIGINAL_PARTITION = "dlq-original-partition"
+ORIGINAL_OFFSET = "dlq-original-offset"
+ORIGINAL_TIMESTAMP = "dlq-original-timestamp"
+ORIGINAL_KEY = "dlq-original-key"
+GROUP = "dlq-group"
+ERROR_TYPE = "dlq-error-type"
+ERROR_MESSAGE = "dlq-error-message"
+ERROR_STACKTRACE = "dlq-error-stacktrace"
+ERROR_CAUSE_TYPE = "dlq-error-cause-type"
+CATEGORY = "dlq-category"
+FAILED_AT = "dlq-failed-at"
+FIRST_FAILED_AT = "dlq-first-failed-at"
+DUE_AT = "dlq-due-at"
+OUTCOMES = "dlq-outcomes"
+RETRY_TOPIC = "dlq-retry-topic"
+RETRY_AFTER_MS = "dlq-retry-after-ms"
+FORWARDED = "dlq-forwarded"
+METADATA = "dlq-metadata"
+ESCALATION_REASON = "dlq-escalation-reason"
+QUARANTINE_REASON = "dlq-quarantine-reason"
+QUARANTINE_TOPIC = "dlq-quarantine-topic"
+QUARANTINE_PARTITION = "dlq-quarantine-partition"
+QUARANTINE_OFFSET = "dlq-quarantine-offset"
+
+QUARANTINE_HEADERS = frozenset((QUARANTINE_REASON, QUARANTINE_TOPIC, QUARANTINE_PARTITION, QUARANTINE_OFFSET))
+"""What quarantine adds to a record that is otherwise kept as it came."""
+
+OWN_HEADERS = QUARANTINE_HEADERS | {
+    MESSAGE_ID,
+    QUEUE,
+    ATTEMPT,
+    ORIGINAL_TOPIC,
+    ORIGINAL_PARTITION,
+    ORIGINAL_OFFSET,
+    ORIGINAL_TIMESTAMP,
+    ORIGINAL_KEY,
+    GROUP,
+    ERROR_TYPE,
+    ERROR_MESSAGE,
+    ERROR_STACKTRACE,
+    ERROR_CAUSE_TYPE,
+    CATEGORY,
+    FAILED_AT,
+    FIRST_FAILED_AT,
+    DUE_AT,
+    OUTCOMES,
+    RETRY_TOPIC,
+    RETRY_AFTER_MS,
+    FORWARDED,
+    METADATA,
+    ESCALATION_REASON,
+}
+"""Every name of the contract; replaced at each hop.  Any other header, whatever it starts with, is the user's."""
+
+OUTCOMES_REPORTED = b"reported"
+"""The value of `OUTCOMES`, from a sender that reports successes, too."""
+
+FORWARDED_YES = b"1"
+"""The value of `FORWARDED`."""
+
+attempt_max = 1_000_000_000
+"""A higher attempt is malformed: no message gets there, and the next one must fit 32 bits."""
+
+partition_max = (1 << 31) - 1
+"""A partition beyond this is malformed; Kafka has none."""
+
+number_max = (1 << 63) - 1
+"""An offset or a record's timestamp beyond this is malformed; Kafka has none."""
+
+time_ms_max = 253_402_300_799_999
+"""The end of the year 9999: an instant beyond it is malformed, dates could not show it."""
+
+retry_after_ms_max = 366 * 86_400_000
+"""A longer wait than a year is malformed: most likely a mistake in units."""
+
+_NO_TIMESTAMP = b"-1"
+
+# Record format v2 (org.apache.kafka.common.record.DefaultRecordBatch, DefaultRecord): a batch's own 61 bytes; a
+# record's attributes byte, two deltas of a lone record, and the lengths of record, key, value and header list.
+_BATCH_BYTES = 61
+_RECORD_BYTES_MAX = 1 + 2 + 4 * 5
+# Lengths are zigzag varints: two bytes hold 13 bits.
+_SMALL = 1 << 13
+_LENGTH_BYTES_SMALL = 2
+_LENGTH_BYTES_MAX = 5
+
+
+@dataclass(slots=True)
+class FailureEvent:
+    """What a failure event says, checked.  Treat it as a value: it is not frozen because that triples its cost.
+
+    ``key`` and ``headers`` are the original record's.  ``origin`` has its numbers only where the event gave them.
+    ``metadata`` is bytes as received, supposedly JSON: whoever shows it parses it and copes.
+    """
+
+    id: bytes
+    origin: Origin
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    queue: str
+    attempt: int
+    group: str
+    error_types: tuple[str, ...]
+    error_message: str
+    error_stacktrace: bytes
+    cause_types: tuple[str, ...]
+    category: ErrorCategory | None
+    failed_at: int | None
+    outcomes_reported: bool
+    retry_topic: str | None
+    retry_after_ms: int | None
+    forwarded: bool
+    metadata: bytes | None
+
+    @property
+    def cause_type(self) -> str | None:
+        """What people see of the error's cause."""
+        return self.cause_types[0] if self.cause_types else None
+
+    @property
+    def all_types(self) -> tuple[str, ...]:
+        """The names that classification goes by: the error's own and its bases', then its cause's."""
+        return self.error_types + self.cause_types if self.cause_types else self.error_types
+
+
+def parse_failure(record: Record) -> FailureEvent:
+    """What the record reports.  Raises `MalformedEvent`, naming the header and its value, and nothing else.
+
+    A header given more than once counts as its last; one with a null value counts as not given (except the original
+    key, where it means a null key).  Without an id the id is derived from the origin, or where that has no numbers
+    from the record's own coordinates.
+    """
+    own: dict[str, bytes | None] = {}
+    user: list[tuple[str, bytes | None]] = []
+    for header in record.headers:
+        if header[0] in OWN_HEADERS:
+            own[header[0]] = header[1]
+        else:
+            user.append(header)
+    given = own.get
+    origin = _origin(own)
+    group = read.group(GROUP, given(GROUP) or b"")
+    id_ = _id(given(MESSAGE_ID), group, origin, record)
+    queue = given(QUEUE)
+    category = given(CATEGORY)
+    retry_topic = given(RETRY_TOPIC)
+    metadata = given(METADATA)
+    return FailureEvent(
+        id=id_,
+        origin=origin,
+        key=own[ORIGINAL_KEY] if ORIGINAL_KEY in own else _key_unless_id(record.key, id_),
+        value=record.value,
+        headers=tuple(user),
+        queue=origin.topic if queue is None else read.queue(QUEUE, queue),
+        attempt=_number(own, ATTEMPT, attempt_max) or 0,
+        group=group,
+        error_types=read.type_names(given(ERROR_TYPE) or b""),
+        error_message=read.error_message(given(ERROR_MESSAGE) or b""),
+        error_stacktrace=read.cap_stacktrace(given(ERROR_STACKTRACE) or b""),
+        cause_types=read.type_names(given(ERROR_CAUSE_TYPE) or b""),
+        category=None if category is None else read.category(CATEGORY, category),
+        failed_at=_number(own, FAILED_AT, time_ms_max),
+        outcomes_reported=read.flag(OUTCOMES, given(OUTCOMES), OUTCOMES_REPORTED),
+        retry_topic=None if retry_topic is None else read.topic(RETRY_TOPIC, retry_topic),
+        retry_after_ms=_number(own, RETRY_AFTER_MS, retry_after_ms_max),
+        forwarded=read.flag(FORWARDED, given(FORWARDED), FORWARDED_YES),
+        metadata=None if metadata is None else read.metadata(METADATA, metadata),
+    )
+
+
+def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
+    """At most so many bytes the record takes as a batch of its own, which is what ``max.message.bytes`` limits."""
+    size = _BATCH_BYTES + _RECORD_BYTES_MAX + (len(key) if key else 0) + (len(value) if value else 0)
+    for name, content in headers:
+        length = len(name) if name.isascii() else len(name.encode("utf-8", "surrogatepass"))
+        size += length + _LENGTH_BYTES_SMALL if length < _SMALL else length + _LENGTH_BYTES_MAX
+        length = len(content) if content else 0
+        size += length + _LENGTH_BYTES_SMALL if length < _SMALL else length + _LENGTH_BYTES_MAX
+    return size
+
+
+def fault_of(error: MalformedEvent) -> str:
+    """Which header or field was at fault, without its value: values are never logged."""
+    return str(error).partition(":")[0]
+
+
+def _origin(own: dict[str, bytes | None]) -> Origin:
+    topic_raw = own.get(ORIGINAL_TOPIC)
+    if topic_raw is None:
+        raise MalformedEvent(f"{ORIGINAL_TOPIC}: missing, the only header that is required")
+    topic = read.topic(ORIGINAL_TOPIC, topic_raw)
+    partition = own.get(ORIGINAL_PARTITION)
+    offset = own.get(ORIGINAL_OFFSET)
+    timestamp = own.get(ORIGINAL_TIMESTAMP)
+    if partition is None and offset is None and timestamp is None:
+        return Origin(topic)
+    if partition is None or offset is None or timestamp is None:
+        missing = ORIGINAL_PARTITION if partition is None else ORIGINAL_OFFSET if offset is None else ORIGINAL_TIMESTAMP
+        raise MalformedEvent(f"{missing}: missing; original partition, offset and timestamp are given all or none")
+    return Origin(
+        topic,
+        read.number(ORIGINAL_PARTITION, partition, partition_max),
+        read.number(ORIGINAL_OFFSET, offset, number_max),
+        # Kafka's own "no timestamp".
+        -1 if timestamp == _NO_TIMESTAMP else read.number(ORIGINAL_TIMESTAMP, timestamp, number_max),
+    )
+
+
+def _id(raw: bytes | None, group: str, origin: Origin, record: Record) -> bytes:
+    if raw is None:
+        if origin.partition is None:
+            origin = Origin(record.topic, record.partition, record.offset, record.timestamp)
+        return message_id(group, origin)
+    try:
+        return parse_id(raw)
+    except MalformedEvent as wrong:
+        raise MalformedEvent(f"{MESSAGE_ID}: {wrong}") from None
+
+
+def _number(own: dict[str, bytes | None], name: str, most: int) -> int | None:
+    raw = own.get(name)
+    return None if raw is None else read.number(name, raw, most)
+
+
+def _key_unless_id(key: bytes | None, id_: bytes) -> bytes | None:
+    if key is not None and len(key) == 2 * len(id_) and key.lower() == id_.hex().encode():
+        return None
+    return key
