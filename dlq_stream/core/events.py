@@ -1,0 +1,165 @@
+"""The catalogue of what happened: one type each, with a sentence, for whoever logs, counts or looks on.
+
+The engine and the runtime say what happened once it is committed, by handing one of these to a listener; they know no
+logger and no metric.  Nothing here holds a payload, a key or a header's value, so all of it may be logged.
+
+They are named tuples, not frozen dataclasses: one is made for every failure and every retry, at a fifth of the cost.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from dlq_stream.core.decide import EscalationReason
+from dlq_stream.core.lifecycle import Ignored
+from dlq_stream.core.model import ErrorCategory
+
+EventKind = Literal["failure", "command"]
+"""Which of the two intake topics an event came from."""
+
+
+class FailureStored(NamedTuple):
+    """A delivery failed, and its next retry is scheduled for ``due_ms``; ``reopened`` if it was presumed resolved."""
+
+    id: bytes
+    queue: str
+    attempt: int
+    error_type: str
+    category: ErrorCategory
+    rule: str
+    due_ms: int
+    reopened: bool
+
+
+class RetryEmitted(NamedTuple):
+    """Delivery number ``attempt`` of a message was written to ``topic``, ``late_ms`` after it was due."""
+
+    id: bytes
+    queue: str
+    attempt: int
+    topic: str
+    late_ms: int
+
+
+class OutcomeTimedOut(NamedTuple):
+    """Nothing was heard in time of delivery number ``attempt``, though its consumer reports outcomes."""
+
+    id: bytes
+    queue: str
+    attempt: int
+
+
+class MessageResolved(NamedTuple):
+    """A message needs no further retries: it succeeded, an operator said so, or silence was taken for success."""
+
+    id: bytes
+    queue: str
+    attempt: int
+    how: Literal["succeeded", "operator", "presumed"]
+
+
+class MessageEscalated(NamedTuple):
+    """A message was given up, for ``reason``; ``detail`` says more where there is more, in words."""
+
+    id: bytes
+    queue: str
+    attempt: int
+    reason: EscalationReason
+    detail: str
+
+
+class MessageRescheduled(NamedTuple):
+    """An operator changed when a message is due."""
+
+    id: bytes
+    queue: str
+    due_ms: int
+    by: str
+
+
+class MessageRedriven(NamedTuple):
+    """An operator sent an escalated message round again."""
+
+    id: bytes
+    queue: str
+    due_ms: int
+    by: str
+
+
+class MessagePurged(NamedTuple):
+    """A closed message was deleted, because its retention passed or by an operator's order."""
+
+    id: bytes
+    queue: str
+    how: Literal["retention", "operator"]
+
+
+class DeadLetterWritten(NamedTuple):
+    """An escalated message was written to its ``-dlq`` topic."""
+
+    id: bytes
+    queue: str
+    topic: str
+
+
+class DeadLetterDelayed(NamedTuple):
+    """A ``-dlq`` topic could not be written, for ``reason``; tried again at ``retry_ms``, or never (None)."""
+
+    id: bytes
+    queue: str
+    topic: str
+    reason: str
+    retry_ms: int | None
+
+
+class EventIgnored(NamedTuple):
+    """A failure or command had no effect on its message: a repeat, too late, or not meant for its status."""
+
+    id: bytes
+    queue: str
+    kind: EventKind
+    why: Ignored
+
+
+class EventForwarded(NamedTuple):
+    """A failure or command came on a partition that is not its message's and was passed on."""
+
+    id: bytes
+    kind: EventKind
+    to_partition: int
+
+
+class EventQuarantined(NamedTuple):
+    """A record could not be understood and went to quarantine, whole; ``fault`` names the header or field, no value."""
+
+    topic: str
+    partition: int
+    offset: int
+    fault: str
+
+
+class RowStuck(NamedTuple):
+    """A timer could not process a message's row, so it leaves the due index with its status kept, for ``reason``."""
+
+    id: bytes
+    queue: str
+    reason: str
+
+
+Happening = (
+    FailureStored
+    | RetryEmitted
+    | OutcomeTimedOut
+    | MessageResolved
+    | MessageEscalated
+    | MessageRescheduled
+    | MessageRedriven
+    | MessagePurged
+    | DeadLetterWritten
+    | DeadLetterDelayed
+    | EventIgnored
+    | EventForwarded
+    | EventQuarantined
+    | RowStuck
+)
+"""Any of them: what a listener is handed."""
