@@ -240,15 +240,12 @@ def by_status(
 def salvage(raw: bytes) -> Message:
     """What can be read of a row that does not decode; fields that make no sense take their defaults.
 
-    For rows that a timer cannot process: their status is kept, and a reason can be written beside it.  The fields that
-    indexes are derived from did decode when the row was staged, or it would not have been found through one.
+    For rows that a timer cannot process: their status is kept, and a reason can be written beside it.  A row whose
+    index entries were derived is well-formed msgpack, and the fields that these depend on make sense.
     """
     head = _decode_head(memoryview(raw)[2:])
     values: dict[str, Any] = {name: getattr(head, name) for name in _Head.__struct_fields__}
-    try:
-        read = msgspec.msgpack.decode(memoryview(raw)[2:])
-    except msgspec.DecodeError:
-        read = []
+    read = msgspec.msgpack.decode(memoryview(raw)[2:])
     for field, value in zip(msgspec.structs.fields(Message), read, strict=False):
         if field.name not in values:
             try:
