@@ -3,7 +3,7 @@
 The engine and the runtime say what happened once it is committed, by handing one of these to a listener; they know no
 logger and no metric.  Nothing here holds a payload, a key or a header's value, so all of it may be logged.
 
-They are named tuples, not frozen dataclasses: one is made for every failure and every retry, at a fifth of the cost.
+They are named tuples, not frozen dataclasses: one is made for every failure and every retry, at half the cost.
 """
 
 from __future__ import annotations

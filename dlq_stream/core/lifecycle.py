@@ -102,46 +102,48 @@ _STATUS: Mapping[State, DLQMessageStatus] = {
     State.ESCALATED: DLQMessageStatus.ESCALATED,
 }
 
+_TABLE: dict[State, dict[Event, State]] = {
+    State.ABSENT: {
+        Event.FAILED_AGAIN: State.PENDING,
+        Event.FAILED_FINALLY: State.ESCALATED,
+    },
+    State.PENDING: {
+        Event.DUE: State.RETRYING,
+        Event.RETRY_NOW: State.RETRYING,
+        Event.RESCHEDULED: State.PENDING,
+        Event.SUCCEEDED: State.RESOLVED,
+        Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
+        Event.GIVEN_UP: State.ESCALATED,
+        Event.REFUSED: State.ESCALATED,
+    },
+    State.RETRYING: {
+        Event.FAILED_AGAIN: State.PENDING,
+        Event.FAILED_FINALLY: State.ESCALATED,
+        Event.TIMED_OUT_AGAIN: State.PENDING,
+        Event.TIMED_OUT_FINALLY: State.ESCALATED,
+        Event.PRESUMED_RESOLVED: State.PRESUMED,
+        Event.SUCCEEDED: State.RESOLVED,
+        Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
+        Event.GIVEN_UP: State.ESCALATED,
+    },
+    State.PRESUMED: {
+        Event.FAILED_AGAIN: State.PENDING,
+        Event.FAILED_FINALLY: State.ESCALATED,
+        Event.PURGED: State.ABSENT,
+    },
+    State.RESOLVED: {
+        Event.PURGED: State.ABSENT,
+    },
+    State.ESCALATED: {
+        Event.SUCCEEDED: State.RESOLVED,
+        Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
+        Event.REDRIVEN: State.PENDING,
+        Event.PURGED: State.ABSENT,
+    },
+}
+
 LIFECYCLE: Mapping[State, Mapping[Event, State]] = MappingProxyType(
-    {
-        State.ABSENT: {
-            Event.FAILED_AGAIN: State.PENDING,
-            Event.FAILED_FINALLY: State.ESCALATED,
-        },
-        State.PENDING: {
-            Event.DUE: State.RETRYING,
-            Event.RETRY_NOW: State.RETRYING,
-            Event.RESCHEDULED: State.PENDING,
-            Event.SUCCEEDED: State.RESOLVED,
-            Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
-            Event.GIVEN_UP: State.ESCALATED,
-            Event.REFUSED: State.ESCALATED,
-        },
-        State.RETRYING: {
-            Event.FAILED_AGAIN: State.PENDING,
-            Event.FAILED_FINALLY: State.ESCALATED,
-            Event.TIMED_OUT_AGAIN: State.PENDING,
-            Event.TIMED_OUT_FINALLY: State.ESCALATED,
-            Event.PRESUMED_RESOLVED: State.PRESUMED,
-            Event.SUCCEEDED: State.RESOLVED,
-            Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
-            Event.GIVEN_UP: State.ESCALATED,
-        },
-        State.PRESUMED: {
-            Event.FAILED_AGAIN: State.PENDING,
-            Event.FAILED_FINALLY: State.ESCALATED,
-            Event.PURGED: State.ABSENT,
-        },
-        State.RESOLVED: {
-            Event.PURGED: State.ABSENT,
-        },
-        State.ESCALATED: {
-            Event.SUCCEEDED: State.RESOLVED,
-            Event.RESOLVED_BY_OPERATOR: State.RESOLVED,
-            Event.REDRIVEN: State.PENDING,
-            Event.PURGED: State.ABSENT,
-        },
-    }
+    {state: MappingProxyType(arrows) for state, arrows in _TABLE.items()}
 )
 """From each state, where each event leads; an event that a state does not list is ignored."""
 

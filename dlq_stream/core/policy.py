@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from types import MappingProxyType
 from typing import Literal, get_args
 
 from dlq_stream.core.destinations import check_retry_topic_template
@@ -43,10 +42,6 @@ class Override:
     budget_ms: int | None = None
 
 
-_NO_OVERRIDES: Mapping[str, Override] = MappingProxyType({})
-_NO_POLICIES: Mapping[str, RetryPolicy] = MappingProxyType({})
-
-
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How failures of a queue are retried.  Raises `ConfigurationError` for a value that makes no sense.
@@ -75,7 +70,7 @@ class RetryPolicy:
     retry_topic: str = "{topic}-retry"
     write_compacted: bool = False
     rules: tuple[Rule, ...] = ()
-    by_error: Mapping[str, Override] = _NO_OVERRIDES
+    by_error: Mapping[str, Override] = field(default_factory=dict)
     _merged: Mapping[str, RetryPolicy] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +119,7 @@ class Policies:
     """The policy of every queue: its own where one is given, else the default."""
 
     default: RetryPolicy = field(default_factory=RetryPolicy)
-    by_queue: Mapping[str, RetryPolicy] = _NO_POLICIES
+    by_queue: Mapping[str, RetryPolicy] = field(default_factory=dict)
 
     def for_queue(self, queue: str) -> RetryPolicy:
         """The policy that decides about failures of ``queue``."""
