@@ -1,0 +1,74 @@
+"""Which delivery of which message a record is, read from its headers.
+
+A retried record carries its message's id, the number of the attempt and the group that it is meant for.  Anybody who
+may write to the topic may write such headers, so what does not make sense counts as not there: the record is then
+what it would be without them, a first delivery at its own coordinates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dlq_stream.core import header_values as read
+from dlq_stream.core import headers as names
+from dlq_stream.core.errors import MalformedEvent
+from dlq_stream.core.ids import message_id, parse_id
+from dlq_stream.core.model import Origin, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A retry: of which message (32 hex digits), the how-maniest (1 is the first), and whether our group is meant."""
+
+    message_id: str
+    attempt: int
+    for_this_group: bool
+
+
+def delivery_of(record: Record, group: str) -> Delivery | None:
+    """What retry the record is for a consumer of ``group``; None for a first delivery."""
+    own = own_headers(record)
+    try:
+        id_ = parse_id(own.get(names.MESSAGE_ID) or b"")
+        attempt = read.number(names.ATTEMPT, own.get(names.ATTEMPT) or b"", names.attempt_max)
+    except MalformedEvent:
+        return None
+    if attempt < 1:
+        return None
+    return Delivery(id_.hex(), attempt, (own.get(names.GROUP) or b"") == group.encode())
+
+
+def own_headers(record: Record) -> dict[str, bytes | None]:
+    """The ``dlq-*`` headers by name, the last of repeated ones."""
+    return {name: value for name, value in record.headers if name in names.OWN_HEADERS}
+
+
+def origin_of(record: Record) -> Origin:
+    """Where the record comes from in the first place: its ``dlq-original-*`` headers where they are whole, else itself.
+
+    The numbers are missing where the headers name a topic but the failure was reported without coordinates.
+    """
+    own = own_headers(record)
+    itself = Origin(record.topic, record.partition, record.offset, record.timestamp)
+    try:
+        topic = read.topic(names.ORIGINAL_TOPIC, own.get(names.ORIGINAL_TOPIC) or b"")
+        partition, offset, timestamp = (
+            own.get(name) for name in (names.ORIGINAL_PARTITION, names.ORIGINAL_OFFSET, names.ORIGINAL_TIMESTAMP)
+        )
+        if partition is None and offset is None and timestamp is None:
+            return Origin(topic)
+        return Origin(
+            topic,
+            read.number(names.ORIGINAL_PARTITION, partition or b"", names.partition_max),
+            read.number(names.ORIGINAL_OFFSET, offset or b"", names.number_max),
+            -1 if timestamp == b"-1" else read.number(names.ORIGINAL_TIMESTAMP, timestamp or b"", names.number_max),
+        )
+    except MalformedEvent:
+        return itself
+
+
+def id_for(record: Record, origin: Origin, group: str) -> str:
+    """The id of what ``group`` could not process; of an origin without numbers, by the record's own coordinates."""
+    if origin.partition is None:
+        origin = Origin(record.topic, record.partition, record.offset, record.timestamp)
+    return message_id(group, origin).hex()

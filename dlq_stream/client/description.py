@@ -1,0 +1,168 @@
+"""What an exception says, as plain values for headers.  Pure, and it cannot raise.
+
+This runs where something has failed already, on objects that somebody else's code made: ``str(error)`` may raise, class
+attributes may lie, chains of causes may be cyclic, tracebacks a million frames long, messages full of lone surrogates.
+So attributes are read through the descriptors of ``type`` and ``BaseException``, which no subclass can override; every
+walk has a bound; and text is made encodable before anyone wants to encode it.  Locals of frames are never looked at:
+they hold what must not leave the process.
+
+The standard `traceback` module formats frames, but not whole exceptions: ``TracebackException`` calls ``str``, follows
+every link, and builds the text of all frames before one can cut it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType, TracebackType
+from typing import Any
+
+from dlq_stream.core.header_values import error_message_chars_max, error_stacktrace_bytes_max
+
+TYPE_CHARS_MAX = 200
+"""A class name longer than this is cut."""
+TYPES_MAX = 16
+"""So many names are given of an error (its class and bases) and of its causes."""
+CAUSES_MAX = 16
+"""At most so many exceptions of a chain of causes (members of groups included) are looked at."""
+FRAMES_MAX = 200
+"""At most so many frames, the innermost ones, of each traceback are formatted; more would not fit anyway."""
+LAST_LINE_CHARS_MAX = 1_000
+"""The message is cut to this in the last line of a stack trace, so that frames have room beside it."""
+
+_CUT = "[the beginning is cut]\n"
+_DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
+_DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
+_MEMBER = "\nThe above exception is a member of the following group:\n\n"
+_UNINTERESTING = (object, BaseException)
+
+# Read past whatever a class or its metaclass defines under the same names.
+_QUALNAME = type.__dict__["__qualname__"].__get__
+_MODULE = type.__dict__["__module__"].__get__
+_MRO = type.__dict__["__mro__"].__get__
+_CAUSE = BaseException.__dict__["__cause__"].__get__
+_CONTEXT = BaseException.__dict__["__context__"].__get__
+_SUPPRESS = BaseException.__dict__["__suppress_context__"].__get__
+_TRACEBACK = BaseException.__dict__["__traceback__"].__get__
+_MEMBERS = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """An error in words.  ``types``: the dotted class name, then its base classes; ``causes``: dotted class names."""
+
+    types: tuple[str, ...]
+    message: str
+    stacktrace: bytes
+    causes: tuple[str, ...]
+
+
+def describe(error: object) -> Description:
+    """What ``error`` says; it need not even be an exception.  ``causes`` are nearest first, without repeats."""
+    chain = list(_chain(error))
+    return Description(
+        types=_types_of(type(error)),
+        message=_message_of(error, error_message_chars_max),
+        stacktrace=_stacktrace_of(chain) if _is_exception(error) else b"",
+        causes=tuple(dict.fromkeys(_name_of(type(cause)) for cause, _ in chain[1:]))[:TYPES_MAX],
+    )
+
+
+def encodable(text: str) -> str:
+    """The same text with everything that UTF-8 cannot encode (lone surrogates) written as escapes."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def _is_exception(error: object) -> bool:
+    return issubclass(type(error), BaseException)  # isinstance() would ask the object's own __class__
+
+
+def _types_of(cls: type) -> tuple[str, ...]:
+    bases = (base for base in _MRO(cls)[1:] if base not in _UNINTERESTING)
+    return tuple(_name_of(each) for each in (cls, *bases))[:TYPES_MAX]
+
+
+def _name_of(cls: type) -> str:
+    """``package.module.Class``; without the module for builtins.  Commas separate names in the header, so none stay."""
+    module, name = _MODULE(cls), _QUALNAME(cls)
+    if type(module) is str and module != "builtins":
+        name = f"{module}.{name}"
+    name = "".join("_" if char == "," or char.isspace() or not char.isprintable() else char for char in name)
+    return name[-TYPE_CHARS_MAX:]
+
+
+def _message_of(error: object, chars_max: int) -> str:
+    try:
+        text = str(error)
+    except KeyboardInterrupt:
+        raise  # the user's, not the message's
+    except BaseException as problem:
+        return f"<no message: str() raised {_name_of(type(problem))}>"
+    return encodable(str.__getitem__(text, slice(0, chars_max)))[:chars_max]
+
+
+def _chain(error: object) -> Iterator[tuple[Any, str]]:
+    """``error``, then what led to it, nearest first, each once; and how each is linked to the one before."""
+    found: deque[tuple[Any, str]] = deque([(error, "")])
+    seen = {id(error)}
+    for _ in range(CAUSES_MAX):
+        if not found:
+            return
+        current, link = found.popleft()
+        yield current, link
+        for cause, how in _links(current):
+            if id(cause) not in seen:
+                seen.add(id(cause))
+                found.append((cause, how))
+
+
+def _links(error: Any) -> Iterator[tuple[BaseException, str]]:
+    if not _is_exception(error):
+        return
+    if issubclass(type(error), BaseExceptionGroup):
+        yield from ((member, _MEMBER) for member in _MEMBERS(error)[:CAUSES_MAX])
+    if (cause := _CAUSE(error)) is not None:
+        yield cause, _DIRECT
+    elif (context := _CONTEXT(error)) is not None and not _SUPPRESS(error):
+        yield context, _DURING
+
+
+def _stacktrace_of(chain: list[tuple[Any, str]]) -> bytes:
+    """The chain as Python prints it, causes first; what is too much is cut at the beginning."""
+    text = ""
+    for error, link in chain:
+        text = _block(error) + link + text
+        if len(text) > error_stacktrace_bytes_max:
+            break
+    return _tail(text, error_stacktrace_bytes_max)
+
+
+def _block(error: BaseException) -> str:
+    frames: deque[tuple[FrameType, int]] = deque(maxlen=FRAMES_MAX)
+    step: TracebackType | None = _TRACEBACK(error)
+    while step is not None:
+        frames.append((step.tb_frame, step.tb_lineno))
+        step = step.tb_next
+    message = _message_of(error, LAST_LINE_CHARS_MAX)
+    last = _name_of(type(error)) + (f": {message}" if message else "")
+    head = "Traceback (most recent call last):\n" if frames else ""
+    return f"{head}{_frames_text(frames)}{last}\n"
+
+
+def _frames_text(frames: deque[tuple[FrameType, int]]) -> str:
+    try:
+        return "".join(traceback.StackSummary.extract(iter(frames), capture_locals=False).format())
+    except Exception:  # a source loader of someone's own, asked for a line, may do anything
+        return "".join(
+            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n' for frame, line in frames
+        )
+
+
+def _tail(text: str, bytes_max: int) -> bytes:
+    raw = encodable(text).encode().rstrip(b"\n")
+    if len(raw) <= bytes_max:
+        return raw
+    kept = raw[len(raw) - bytes_max + len(_CUT) :]
+    return (_CUT + kept.decode(errors="ignore")).encode()  # a character cut in two is dropped

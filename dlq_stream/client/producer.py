@@ -1,0 +1,153 @@
+"""A producer whose `write` returns when the record is on the brokers (acks=all, idempotent), or says why it is not.
+
+aiokafka does the work, and shares batches among concurrent calls.  Three things about it are handled here:
+
+* An idempotent aiokafka producer numbers batches per partition before it sends them.  When the broker refuses one (too
+  large, not authorised), the number is used up, and every later batch of that partition is answered "out of order", for
+  ever.  So after a refusal a fresh producer takes over; the old one finishes what it has and ends.
+* It retries a batch as long as brokers are away, without end.  Every call here has a deadline.  What is still on its
+  way then may arrive later: reporting it again is harmless, since a message's id does not change.
+* Its requests create missing topics; ours do not (`dlq_stream.kafka`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidTopicError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
+
+from dlq_stream.client.errors import NotStarted
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, Refused, TooLarge
+from dlq_stream.core.model import Headers
+from dlq_stream.kafka import UNREACHABLE, no_topic_creation, split_brokers
+
+TRIES_MAX = 3
+"""A record is refused for good after so many tries, each with a fresh producer."""
+REQUEST_TIMEOUT_MS = 10_000
+"""One request; a broker that hangs is given up after this and the batch tried again."""
+
+log = logging.getLogger(__name__)
+
+
+class AcknowledgedProducer:
+    """See the module.  ``timeout_seconds`` bounds each of `start`, `write` and `stop`."""
+
+    def __init__(
+        self, brokers: str, *, client_id: str, linger_ms: int, request_bytes_max: int, timeout_seconds: float
+    ) -> None:
+        self._options = {
+            "bootstrap_servers": split_brokers(brokers),
+            "client_id": client_id,
+            "linger_ms": linger_ms,
+            "max_request_size": request_bytes_max,
+            "request_timeout_ms": min(REQUEST_TIMEOUT_MS, max(1, int(timeout_seconds * 1000))),
+            "enable_idempotence": True,
+            "acks": "all",
+        }
+        self._timeout_seconds = timeout_seconds
+        self._producer: Any = None
+        self._renewing = asyncio.Lock()
+        self._retired: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Connect.  Raises BrokersUnavailable."""
+        self._producer = await self._started()
+
+    async def stop(self) -> None:
+        """Let what is under way arrive, within the time-out, and disconnect."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            self._retire(producer)
+        if self._retired:
+            await asyncio.wait(self._retired)
+
+    async def write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
+        """Return when the record is on the brokers.
+
+        Raises NotStarted; TooLarge, where the topic does not take it; ConfigurationError, where we may not write there;
+        Refused, for whatever else the brokers find; and BrokersUnavailable when the time is up.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._write(topic, key, value, headers)
+        except TimeoutError:
+            raise BrokersUnavailable(
+                f"{topic}: not acknowledged within {self._timeout_seconds:g} s; the brokers are away or the topic is "
+                "gone. It may still arrive: try again (a repeated report is the same message), and commit nothing "
+                "until it is acknowledged"
+            ) from None
+
+    async def _write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
+        problem: KafkaError | None = None
+        for _ in range(TRIES_MAX):
+            producer = self._producer
+            if producer is None:
+                raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
+            try:
+                await (await producer.send(topic, value, key, headers=headers))
+                return
+            except ProducerClosed:  # it was replaced, or we are stopping: the next round tells
+                await asyncio.sleep(0)
+            except KafkaError as error:
+                problem = error
+                await self._renew(producer)
+                _raise_what_is_final(topic, error)
+        raise Refused(f"{topic}: the brokers refused the record {TRIES_MAX} times: {problem!r}")
+
+    async def _renew(self, broken: Any) -> None:
+        """Put a fresh producer in the place of ``broken``, unless someone has done so."""
+        async with self._renewing:
+            if self._producer is broken:
+                fresh = await self._started()
+                if self._producer is broken:
+                    self._producer = fresh
+                    self._retire(broken)
+                else:  # stopped meanwhile
+                    self._retire(fresh)
+
+    async def _started(self) -> Any:
+        producer = no_topic_creation(AIOKafkaProducer(**self._options))
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await producer.start()
+        except BaseException as error:
+            with suppress(KafkaError):
+                await producer.stop()
+            if isinstance(error, UNREACHABLE):
+                raise BrokersUnavailable(f"no connection to {self._options['bootstrap_servers']}: {error!r}") from error
+            raise
+        return producer
+
+    def _retire(self, producer: Any) -> None:
+        task = asyncio.create_task(self._end(producer), name="end a producer")
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+
+    async def _end(self, producer: Any) -> None:
+        """Flush and close; what the brokers do not take in time is given up, its callers know."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await producer.stop()
+        except (TimeoutError, KafkaError) as error:
+            log.warning("a producer was closed with records unacknowledged: %r", error)
+            with suppress(KafkaError):
+                await producer.client.close()
+
+
+def _raise_what_is_final(topic: str, error: KafkaError) -> None:
+    """Raise for what no further try cures."""
+    if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+        raise TooLarge(f"{topic}: the brokers refused the record as too large") from error
+    if isinstance(error, TopicAuthorizationFailedError | InvalidTopicError):
+        raise ConfigurationError(f"{topic}: the brokers do not let us write there ({error!r}); grant Write") from error

@@ -1,0 +1,67 @@
+"""The topics that a reporter writes to, looked at once before the first report.
+
+A missing topic is found here, with its fix, and not by the first failure in the middle of the night.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
+
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.kafka import UNREACHABLE, admin_client
+
+RECORD_BYTES_MAX_ASSUMED = 1_048_576 + 65_536
+"""What the failures topic takes by default; assumed where the brokers do not tell (no right to DescribeConfigs)."""
+
+_LIMIT = "max.message.bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Names; no ``commands`` where outcomes are not reported."""
+
+    failures: str
+    commands: str | None
+
+
+async def look_at_topics(brokers: str, targets: Targets) -> int:
+    """Check that the topics are there; returns the largest record in bytes that the failures topic takes.
+
+    Raises ConfigurationError for a topic that is missing or that we may not see, and BrokersUnavailable.
+    """
+    topics = [topic for topic in (targets.failures, targets.commands) if topic is not None]
+    try:
+        async with admin_client(brokers) as admin:
+            for described in await admin.describe_topics(topics):
+                _check(described["topic"], described["error_code"])
+            return await _limit_of(admin, targets.failures)
+    except UNREACHABLE as error:
+        raise BrokersUnavailable(f"the brokers at {brokers} went away: {error!r}") from error
+
+
+def _check(topic: str, code: int) -> None:
+    if not code:
+        return
+    error = for_code(code)
+    if error is UnknownTopicOrPartitionError:
+        app_id = topic.rpartition("-")[0]
+        raise ConfigurationError(
+            f"topic {topic} does not exist: run `dlq-stream init --app-id {app_id}`, or set app_id"
+        )
+    if error is TopicAuthorizationFailedError:
+        raise ConfigurationError(f"topic {topic}: not authorised; grant Describe and Write")
+    if error.retriable:
+        raise BrokersUnavailable(f"topic {topic}: {error.__name__}")
+    raise ConfigurationError(f"topic {topic}: {error.__name__}")
+
+
+async def _limit_of(admin: Any, topic: str) -> int:
+    try:
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, [_LIMIT])])
+        return next(int(entry[1]) for *_, entries in answer.resources for entry in entries if entry[0] == _LIMIT)
+    except (KafkaError, StopIteration, ValueError):
+        return RECORD_BYTES_MAX_ASSUMED
