@@ -1,0 +1,147 @@
+"""``dlq-stream status [--json]``: the cluster-wide numbers per queue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from dlq_stream.cli.options import settings_options
+from dlq_stream.cli.run import run
+from dlq_stream.settings import Settings
+from dlq_stream.settings.groups import ConnectionSettings, LogSettings
+
+if TYPE_CHECKING:
+    from dlq_stream.cli.figures import Figures
+    from dlq_stream.tables.stats import Stats
+
+GAUGES: Final = ("pending", "retrying", "resolved", "escalated", "stuck", "unwritten")
+"""Messages as they stand; `stuck` ones wait for an operator, `unwritten` ones for their ``-dlq`` topic."""
+
+TOTALS: Final = {
+    "failures": "failures",
+    "retries": "retries",
+    "succeeded": "succeeded",
+    "presumed": "presumed",
+    "reopened": "reopened",
+    "timed_out": "timed_out",
+    "escalated_total": "escalated",
+    "resolved_by_operator": "resolved_by_operator",
+    "redriven": "redriven",
+    "purged": "purged",
+}
+"""Figures that count since the app's topics exist, and their names in the JSON."""
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, instead of a table.")
+@settings_options(ConnectionSettings, LogSettings)
+def command(as_json: bool, **options: Any) -> None:
+    """Show the cluster-wide numbers per queue, read from Kafka; no worker needs to run."""
+    run(options, lambda settings: _status(settings, as_json), quiet=True)
+
+
+def _status(settings: Settings, as_json: bool) -> int:
+    from dlq_stream.cli.figures import read_figures
+
+    figures = asyncio.run(read_figures(settings))
+    click.echo(json.dumps(as_object(figures), indent=2) if as_json else "\n".join(as_lines(figures)))
+    return 0
+
+
+def as_object(figures: Figures) -> dict[str, Any]:
+    """The figures as JSON shows them.  Names and units are a contract: fields are added, never renamed."""
+    as_of = figures.as_of_ms
+    return {
+        "app_id": figures.app_id,
+        "partitions": figures.partitions,
+        "as_of_ms": as_of,
+        "updated_ms": figures.updated_ms,
+        "queues": [{"queue": queue, **_row(row, as_of)} for queue, row in figures.queues.items()],
+        "total": _row(figures.total, as_of),
+        "quarantined": figures.own.quarantined,
+        "forwarded": figures.own.forwarded,
+        "ignored": _ignored(figures),
+        "lag": dict(figures.lag),
+    }
+
+
+def _row(row: Stats, as_of_ms: int) -> dict[str, Any]:
+    return {
+        **{name: getattr(row, name) for name in GAUGES},
+        "oldest_open_ms": row.oldest_open_ms,
+        "oldest_open_age_seconds": _age_seconds(row.oldest_open_ms, as_of_ms),
+        "totals": {shown: getattr(row, name) for name, shown in TOTALS.items()},
+        "ignored": dict(sorted(row.ignored.items())),
+        "updated_ms": row.updated_ms or None,
+    }
+
+
+def _ignored(figures: Figures) -> dict[str, int]:
+    """All events that had no effect, by reason: those of queues and those about no known message."""
+    total = dict(figures.total.ignored)
+    for reason, count in figures.own.ignored.items():
+        total[reason] = total.get(reason, 0) + count
+    return dict(sorted(total.items()))
+
+
+def _age_seconds(instant_ms: int | None, as_of_ms: int) -> float | None:
+    return None if instant_ms is None else max(0, as_of_ms - instant_ms) / 1000
+
+
+def as_lines(figures: Figures) -> list[str]:
+    """The figures as an aligned table and a few lines below it."""
+    header = ["QUEUE", *(name.upper() for name in GAUGES), "OLDEST OPEN"]
+    rows = [_cells(queue, row, figures.as_of_ms) for queue, row in figures.queues.items()]
+    if len(rows) > 1:
+        rows.append(_cells("(all)", figures.total, figures.as_of_ms))
+    total, ignored = figures.total, _ignored(figures)
+    reasons = ", ".join(f"{reason} {count}" for reason, count in ignored.items())
+    return [
+        f"{figures.app_id}, {figures.partitions} partitions, as of {_instant(figures.as_of_ms)}; {_freshness(figures)}",
+        "",
+        *(_aligned([header, *rows]) if rows else ["No failure was ever reported."]),
+        "",
+        "since the beginning: " + ", ".join(f"{shown} {getattr(total, name)}" for name, shown in TOTALS.items()),
+        f"events: quarantined {figures.own.quarantined}, forwarded {figures.own.forwarded}, "
+        f"ignored {sum(ignored.values())}{f' ({reasons})' if reasons else ''}",
+        "not yet processed: " + ", ".join(f"{name} {count}" for name, count in figures.lag.items()),
+    ]
+
+
+def _cells(queue: str, row: Stats, as_of_ms: int) -> list[str]:
+    age = _age_seconds(row.oldest_open_ms, as_of_ms)
+    return [queue, *(str(getattr(row, name)) for name in GAUGES), "-" if age is None else duration(age)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(cells))
+        for cells in (zip(row, widths, strict=True) for row in rows)
+    ]
+
+
+def _freshness(figures: Figures) -> str:
+    age = _age_seconds(figures.updated_ms, figures.as_of_ms)
+    return "nothing was ever counted" if age is None else f"last change {duration(age)} before"
+
+
+def duration(seconds: float) -> str:
+    """``45s``, ``4m10s``, ``3h05m``, ``2d04h``."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86_400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
+
+
+def _instant(instant_ms: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instant_ms / 1000))

@@ -1,0 +1,30 @@
+"""``dlq-stream worker``: a stream worker, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from dlq_stream.cli.options import settings_options
+from dlq_stream.cli.run import need_extras, run
+from dlq_stream.settings import Settings
+from dlq_stream.settings.groups import GROUPS
+
+
+@click.command("worker")
+@settings_options(*GROUPS)
+def command(**options: Any) -> None:
+    """Run a stream worker until it is told to stop.
+
+    SIGTERM or SIGINT end it cleanly, with code 0. Anything unexpected ends it with code 70: let a supervisor restart
+    it. Workers of one app id share the partitions; start as many as are needed, at most one per partition.
+    """
+    need_extras("worker", "worker")
+    run(options, _work)
+
+
+def _work(settings: Settings) -> int:
+    from dlq_stream.worker.run import main
+
+    return main(settings)

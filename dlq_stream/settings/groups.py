@@ -1,0 +1,208 @@
+"""The settings, grouped by duty.  A field's docstring is its help text: unit, bounds, and what happens at the bound.
+
+Names carry their unit last.  Every field is an environment variable (``DLQ_`` and the name in capitals) and a key of
+the settings file; the commands offer the groups they need as options.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic_settings import NoDecode
+
+TOPIC_NAME = r"^[A-Za-z0-9._-]+$"
+"""What Kafka accepts as the name of a topic, a group or a group instance."""
+
+APP_ID_CHARS_MAX = 180
+"""Leaves room for ``-<table>-changelog`` within the 249 characters of a topic name."""
+
+
+class Group(BaseModel):
+    """Base of the groups: attribute docstrings are descriptions, unknown fields are errors."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True, validate_default=True)
+
+
+class ConnectionSettings(Group):
+    """Which cluster, which app, and how patient to be."""
+
+    brokers: str = "localhost:9092"
+    """Addresses of Kafka brokers, host:port, separated by commas; one that answers is enough to find the others."""
+
+    app_id: str = Field("dlq-stream", pattern=TOPIC_NAME, max_length=APP_ID_CHARS_MAX)
+    """Name of this app: the prefix of its topics and its consumer group; one app id per cluster and purpose."""
+
+    wait_seconds: float = Field(30.0, ge=0, le=86_400, allow_inf_nan=False)
+    """Seconds to wait at the start for a broker that answers; after that the command ends with exit code 69."""
+
+    @field_validator("brokers", mode="before")
+    @classmethod
+    def _list_of_brokers(cls, value: Any) -> Any:
+        return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+
+    @field_validator("brokers")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        addresses = [address.strip() for address in value.split(",") if address.strip()]
+        if not addresses:
+            raise ValueError("names no broker; write host:port, several separated by commas")
+        for address in addresses:
+            host, colon, port = address.rpartition(":")
+            if colon and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+                raise ValueError(f"{address!r} is not host:port with a port of 1 to 65535")
+        return ",".join(addresses)
+
+    @field_validator("app_id")
+    @classmethod
+    def _name_of_an_app(cls, value: str) -> str:
+        if value in {".", ".."} or value.startswith("__"):
+            raise ValueError("must not be '.' or '..' nor start with '__', which Kafka keeps for itself")
+        return value
+
+
+class TopicSettings(Group):
+    """What ``init`` creates and a worker verifies."""
+
+    partitions: int = Field(12, ge=1, le=4096)
+    """Partitions of each of the app's topics; fixed for an app id, and the most workers that can share the work."""
+
+    replication_factor: int = Field(-1, ge=-1, le=32_767)
+    """Copies of each of the app's topics; -1 takes the brokers' default. With 1, losing a broker loses messages."""
+
+    require_replication: int = Field(1, ge=1, le=32_767)
+    """Refuse app topics with fewer copies than this (a check of what there is, 1 accepts everything with a warning)."""
+
+    min_insync_replicas: int = Field(2, ge=1, le=32_767)
+    """Copies that must have a record before it counts as written; at most one less than the replication factor."""
+
+    record_bytes_max: int = Field(1_048_576, ge=1024, le=1_073_741_824)
+    """Largest original record in bytes; app topics accept 64 KiB more, the quarantine 128 KiB more. Beyond: refused."""
+
+    retention_days: float = Field(30.0, gt=0, le=36_500, allow_inf_nan=False)
+    """Days (fractions allowed) that resolved and escalated messages are kept; open ones are never purged."""
+
+    @field_validator("replication_factor")
+    @classmethod
+    def _some_copies(cls, value: int) -> int:
+        if value == 0:
+            raise ValueError("0 copies make no topic; -1 takes the brokers' default")
+        return value
+
+
+class RetrySettings(Group):
+    """How often and when to retry where the queue says nothing else; see ``[queues."<name>"]`` in the settings file."""
+
+    max_retries: int = Field(3, ge=0, le=10_000)
+    """Retries of a message before it is given up; 0 escalates every failure at once."""
+
+    initial_backoff_seconds: float = Field(60.0, ge=0, le=31_536_000, allow_inf_nan=False)
+    """Seconds before the first retry."""
+
+    backoff_multiplier: float = Field(5.0, ge=1, le=1000, allow_inf_nan=False)
+    """Each further retry waits this many times longer than the one before, up to the maximum."""
+
+    max_backoff_seconds: float = Field(3600.0, ge=0, le=31_536_000, allow_inf_nan=False)
+    """Longest wait in seconds before a retry; longer computed waits are cut to it."""
+
+    jitter: Literal["none", "full", "equal"] = "none"
+    """Spread of the waits: none (exact), full (anything from 0 to the wait), equal (half the wait plus up to half)."""
+
+    budget_seconds: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """Seconds from the first failure after which no further retry is scheduled (given up instead); unset: no limit."""
+
+    outcome_timeout_seconds: float = Field(3600.0, gt=0, le=31_536_000, allow_inf_nan=False)
+    """Seconds to wait for the outcome of a retry; then it failed, or is resolved if its consumer never reports any."""
+
+    emit_to: Literal["source", "retry"] = "source"
+    """Where retries go: the source topic, where all its consumer groups see them, or a retry topic."""
+
+    retry_topic: str = Field("{topic}-retry", min_length=1, max_length=249)
+    """Name of the retry topic; {topic} and {group} are replaced by the message's."""
+
+    write_compacted: bool = False
+    """Also retry to topics with cleanup.policy=compact, where a retry makes an old value the latest of its key."""
+
+
+class WorkerSettings(Group):
+    """How one worker runs.  Nothing here changes what it does to a message."""
+
+    data_dir: Path = Path("dlq-data")
+    """Directory of the local state; a copy of what Kafka holds, rebuilt when missing. One worker per directory."""
+
+    instance_id: str | None = Field(None, pattern=TOPIC_NAME, max_length=249)
+    """Stable, unique name of this worker (a pod's in a StatefulSet): it restarts without a rebalance. Unset: none."""
+
+    web_port: int = Field(6066, ge=0, le=65_535)
+    """Port of the worker's web server, on the loopback interface; 0 picks a free one and logs it."""
+
+    session_timeout_seconds: float = Field(10.0, ge=1, le=1800, allow_inf_nan=False)
+    """Seconds after which a silent worker is dead and its partitions go to others (brokers allow 6 to 1800)."""
+
+    transaction_timeout_seconds: float = Field(10.0, ge=1, le=900, allow_inf_nan=False)
+    """Seconds after which brokers abort a dead worker's transaction; read_committed readers wait until then."""
+
+    allowed_topics: Annotated[tuple[str, ...], NoDecode] = ("*",)
+    """Original topics that may be written to, as patterns (* and ?) separated by commas; others are quarantined."""
+
+    poll_records_max: int = Field(2000, ge=1, le=1_000_000)
+    """Most records of one poll; what does not fit is taken by the next."""
+
+    buffer_bytes_max: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
+    """Most bytes fetched and not yet processed; fetching pauses at the bound."""
+
+    batch_bytes_max: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    """Most bytes of events in one transaction; a single event always fits."""
+
+    batch_hold_ms_target: int = Field(20, ge=1, le=10_000)
+    """Milliseconds that a batch should hold its partition: batches shrink when they take longer."""
+
+    emit_records_max: int = Field(500, ge=1, le=1_000_000)
+    """Most retries emitted in one transaction; the rest follows in the next."""
+
+    emit_bytes_max: int = Field(4 * 1024 * 1024, ge=64 * 1024)
+    """Most bytes of retries emitted in one transaction; a single record always fits."""
+
+    retain_steps_max: int = Field(200, ge=1, le=1_000_000)
+    """Most messages purged in one transaction, so that retention never stalls a partition."""
+
+    queues_max: int = Field(1000, ge=1, le=1_000_000)
+    """Most queues with statistics of their own per partition; further ones are counted together as "other"."""
+
+    attempts_kept_max: int = Field(16, ge=1, le=10_000)
+    """Most attempts kept per message; the first always is, the oldest of the others make room."""
+
+    untested_versions: bool = False
+    """Start with versions of faust-streaming, aiokafka and mode that this release was not tested with."""
+
+    @field_validator("allowed_topics", mode="before")
+    @classmethod
+    def _patterns(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("allowed_topics")
+    @classmethod
+    def _some_pattern(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("allows no topic at all; '*' allows every one")
+        return value
+
+
+class LogSettings(Group):
+    """What is said, and how.  Payloads, keys and header values are never logged."""
+
+    log_format: Literal["text", "json"] = "text"
+    """Log lines as text for people or as one JSON object each."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severity that is logged."""
+
+    @field_validator("log_level", "log_format", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+GROUPS: tuple[type[Group], ...] = (ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings)
+"""All groups, in the order in which help texts show them."""

@@ -1,0 +1,122 @@
+"""The incarnation markers: the first record of every changelog partition, by which workers know their state.
+
+`init` writes those that are missing in one transaction, so that an interrupted init leaves all of them or none, and two
+at once do not mix: the second fences the first.  A changelog that has some already (it was given more partitions, say)
+keeps its incarnation; a changelog without any gets a new one, which makes workers rebuild what they hold locally.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import ProducerFenced
+
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.kafka import writer
+from dlq_stream.tables import marker
+from dlq_stream.tables.marker import MARKER_KEY, Marker
+
+READ_SECONDS_MAX = 20.0
+"""How long reading the first record of every changelog partition may take."""
+
+TRANSACTION_SECONDS_MAX = 30.0
+
+Markers = dict[tuple[str, int], Marker | None]
+"""What the first record of each changelog partition is; None where the partition is empty."""
+
+
+async def read_markers(consumer: AIOKafkaConsumer, app_id: str, topics: Mapping[str, int]) -> Markers:
+    """The markers in ``topics`` (names to partition counts), by topic and partition.
+
+    ``consumer`` reads committed records, without a group.  Raises ConfigurationError where a changelog begins with
+    anything else, or with another app's marker; UnsupportedFormat where its rows are too new for this version.
+    """
+    partitions = [TopicPartition(topic, number) for topic, count in topics.items() for number in range(count)]
+    consumer.assign(partitions)
+    ends = await consumer.end_offsets(partitions)
+    begins = await consumer.beginning_offsets(partitions)
+    for partition in partitions:
+        consumer.seek(partition, begins[partition])
+    found: Markers = {(one.topic, one.partition): None for one in partitions}
+    waiting = {one for one in partitions if begins[one] < ends[one]}
+    consumer.pause(*(set(partitions) - waiting))
+    deadline = time.monotonic() + READ_SECONDS_MAX
+    while waiting:
+        for one, records in (await consumer.getmany(*waiting, timeout_ms=200)).items():
+            if one in waiting and records:
+                found[one.topic, one.partition] = _marker_in(records[0], app_id)
+                waiting.discard(one)
+                consumer.pause(one)
+        # What was aborted is never delivered: the position alone tells that nothing is there.
+        waiting = {one for one in waiting if await consumer.position(one) < ends[one]}
+        if waiting and time.monotonic() > deadline:
+            raise BrokersUnavailable(f"changelogs not readable within {READ_SECONDS_MAX:g} s: {sorted(waiting)}")
+    return found
+
+
+def _marker_in(record: Any, app_id: str) -> Marker:
+    where = f"changelog {record.topic} partition {record.partition}"
+    if record.key != MARKER_KEY:
+        raise ConfigurationError(
+            f"{where} begins with a record that `dlq-stream init` did not write; it belongs to something else, "
+            f"or its beginning was deleted: choose another app_id, or delete the app's topics and run init"
+        )
+    found = marker.decode(record.value)
+    if found.app_id != app_id:
+        raise ConfigurationError(f"{where} belongs to the app {found.app_id!r}, not to {app_id!r}; was it mirrored?")
+    return found
+
+
+def incarnations_of(markers: Markers) -> dict[str, str]:
+    """Each changelog's incarnation.  Raises ConfigurationError where one is missing or two differ in one topic."""
+    found: dict[str, str] = {}
+    for (topic, partition), one in markers.items():
+        if one is None:
+            raise ConfigurationError(
+                f"changelog {topic} partition {partition} has no incarnation marker: run `dlq-stream init`, "
+                f"which completes what an interrupted init left"
+            )
+        if found.setdefault(topic, one.incarnation) != one.incarnation:
+            raise ConfigurationError(
+                f"changelog {topic} has partitions of two incarnations: delete the app's topics and run init"
+            )
+    return found
+
+
+async def write_missing(brokers: str, app_id: str, markers: Markers) -> int:
+    """Write the markers that ``markers`` lacks, all in one transaction; returns how many."""
+    missing = [place for place, one in markers.items() if one is None]
+    if not missing:
+        return 0
+    known = {topic: one.incarnation for (topic, _), one in markers.items() if one is not None}
+    fresh = uuid.uuid4().hex
+    async with writer(
+        brokers,
+        transactional_id=f"{app_id}-init",
+        transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
+        retry_backoff_ms=10,
+    ) as producer:
+        try:
+            async with asyncio.timeout(TRANSACTION_SECONDS_MAX), producer.transaction():
+                await _send(producer, missing, known, fresh, app_id)
+        except ProducerFenced as error:
+            raise ConfigurationError(f"another `dlq-stream init` of {app_id!r} is running; run it again") from error
+    return len(missing)
+
+
+async def _send(
+    producer: Any, missing: Collection[tuple[str, int]], known: Mapping[str, str], fresh: str, app_id: str
+) -> None:
+    sent = [
+        await producer.send(
+            topic, marker.encode(Marker(known.get(topic, fresh), app_id)), key=MARKER_KEY, partition=partition
+        )
+        for topic, partition in missing
+    ]
+    for future in sent:
+        await future
