@@ -36,7 +36,7 @@ class Rule:
             raise ConfigurationError(
                 f"rule pattern: {shown(self.pattern)} is not a text of 1 to {pattern_chars_max} characters"
             )
-        if self.category not in ErrorCategory:
+        if type(self.category) is not ErrorCategory:  # a text that equals one is not the same everywhere
             raise ConfigurationError(f"rule category: {shown(self.category)} is not one of {', '.join(ErrorCategory)}")
 
     def __str__(self) -> str:
