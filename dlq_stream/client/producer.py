@@ -34,6 +34,8 @@ from dlq_stream.kafka import UNREACHABLE, no_topic_creation, split_brokers
 
 TRIES_MAX = 3
 """A record is refused for good after so many tries, each with a fresh producer."""
+BATCH_BYTES_MAX = 16_384
+"""Reports share a batch up to this; far less than any failures topic takes, so a refused batch is one large record."""
 REQUEST_TIMEOUT_MS = 10_000
 """One request; a broker that hangs is given up after this and the batch tried again."""
 
@@ -50,6 +52,7 @@ class AcknowledgedProducer:
             "bootstrap_servers": split_brokers(brokers),
             "client_id": client_id,
             "linger_ms": linger_ms,
+            "max_batch_size": BATCH_BYTES_MAX,
             "max_request_size": request_bytes_max,
             "request_timeout_ms": min(REQUEST_TIMEOUT_MS, max(1, int(timeout_seconds * 1000))),
             "enable_idempotence": True,
@@ -95,7 +98,7 @@ class AcknowledgedProducer:
             if producer is None:
                 raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
             try:
-                await (await producer.send(topic, value, key, headers=headers))
+                await (await producer.send(topic, value, key, headers=list(headers)))
                 return
             except ProducerClosed:  # it was replaced, or we are stopping: the next round tells
                 await asyncio.sleep(0)

@@ -61,7 +61,7 @@ def _check(topic: str, code: int) -> None:
 
 async def _limit_of(admin: Any, topic: str) -> int:
     try:
-        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, [_LIMIT])])
+        (answer,) = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic, {_LIMIT: ""})])
         return next(int(entry[1]) for *_, entries in answer.resources for entry in entries if entry[0] == _LIMIT)
     except (KafkaError, StopIteration, ValueError):
         return RECORD_BYTES_MAX_ASSUMED
