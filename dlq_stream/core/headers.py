@@ -14,9 +14,6 @@ from dataclasses import dataclass
 
 from dlq_stream.core import header_values as read
 from dlq_stream.core.errors import MalformedEvent
-from dlq_stream.core.header_values import error_message_chars_max as error_message_chars_max
-from dlq_stream.core.header_values import error_stacktrace_bytes_max as error_stacktrace_bytes_max
-from dlq_stream.core.header_values import error_types_max as error_types_max
 from dlq_stream.core.ids import message_id, parse_id
 from dlq_stream.core.model import ErrorCategory, Headers, Origin, Record
 
@@ -145,7 +142,7 @@ class FailureEvent:
         return self.cause_types[0] if self.cause_types else None
 
     @property
-    def all_types(self) -> tuple[str, ...]:
+    def types_and_cause(self) -> tuple[str, ...]:
         """The names that classification goes by: the error's own and its bases', then its cause's."""
         return self.error_types + self.cause_types if self.cause_types else self.error_types
 
