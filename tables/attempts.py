@@ -28,7 +28,8 @@ TABLE = TableSpec("attempts", b"a")
 class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One failed delivery.  ``failed_at`` is the reporter's clock, ``recorded_ms`` the worker's.
 
-    ``error_types`` are names of the error, most specific first; ``rule`` is the classification rule that decided.
+    ``error_types`` are names of the error, most specific first, ``cause_types`` those of its cause; ``rule`` is the
+    classification rule that decided.
     ``key``, ``value`` and ``headers`` are the original record, untouched, where ``has_record``.
     """
 
@@ -39,7 +40,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     recorded_ms: int
     failed_at: int | None = None
     group: str = ""
-    cause_type: str | None = None
+    cause_types: tuple[str, ...] = ()
     stacktrace: bytes = b""
     metadata: bytes | None = None
     has_record: bool = False

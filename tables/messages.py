@@ -55,8 +55,10 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A failed message; every instant is the worker's, in epoch milliseconds.
 
     ``attempt`` is the number of the latest delivery; retries and backoff count from ``attempt_base`` (0, or where the
-    latest redrive began) and the time budget from ``allowance_from_ms``.  ``revision`` grows by one with every change.
-    ``reason`` says why the message was given up, or what an operator said.
+    latest redrive began) and the time budget from ``allowance_from_ms``.  ``revision`` grows with each transition.
+    ``reason`` says why the message was given up (a `dlq_stream.core.decide.EscalationReason`) or that an operator
+    closed it, ``detail`` says more in words.  ``record_bytes`` is the size of the first row of `attempts`, so that
+    timers know what reading it costs.
     """
 
     status: DLQMessageStatus
@@ -85,6 +87,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     outcomes_reported: bool = False
     record_bytes: int = 0
     reason: str = ""
+    detail: str = ""
     dead_letter: DeadLetter = DeadLetter.NONE
     dead_letter_tries: int = 0
     dead_letter_reason: str = ""
@@ -223,9 +226,9 @@ def next_due_ms(tx: Transaction, after_ms: int) -> int | None:
     return split_index_key(found[0][0])[0] if found else None
 
 
-def closed_until(tx: Transaction, time_ms: int, limit: int) -> list[tuple[int, bytes]]:
-    """The messages closed first, ``time_ms`` included: (closed, message id)."""
-    return [split_index_key(key) for key, _ in tx.scan("closed", b"", until(b"", time_ms), limit)]
+def closed_first(tx: Transaction, limit: int) -> list[tuple[int, bytes]]:
+    """The messages that were closed first: (closed, message id)."""
+    return [split_index_key(key) for key, _ in tx.scan("closed", b"", until(b"", TIME_MS_MAX), limit)]
 
 
 def by_status(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.model import Headers
-from dlq_stream.core.outgoing import record_size
+from dlq_stream.core.headers import record_size
 from dlq_stream.core.transaction import Destination
 from dlq_stream.tables import INDEXES, TABLES
 

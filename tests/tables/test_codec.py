@@ -52,7 +52,7 @@ ATTEMPTS = st.builds(
     rule=_text,
     recorded_ms=_time,
     failed_at=st.none() | _time,
-    cause_type=st.none() | _text,
+    cause_types=st.lists(_text, max_size=2).map(tuple),
     stacktrace=st.binary(max_size=20),
     metadata=st.none() | st.binary(max_size=20),
     has_record=st.booleans(),

@@ -1,0 +1,319 @@
+"""The timer's work: whatever the due index says is due.
+
+Three kinds of rows are in it: PENDING ones, whose retry is emitted; RETRYING ones, whose outcome did not come in time;
+and ESCALATED ones that are not in their ``-dlq`` topic yet.  Sending and changing the row are one transaction.
+
+Nothing that one row needs may hold up the others: a destination that nothing is known of is passed over, an unusable
+one escalates its message, and a row that cannot be processed at all leaves the index with a ``stuck_reason``.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from dlq_stream.core.backoff import chance_of
+from dlq_stream.core.decide import Escalate, EscalationReason, Retry, decide
+from dlq_stream.core.errors import DLQError, Refused, TooLarge, UnsupportedFormat
+from dlq_stream.core.events import MessageEscalated, MessageResolved, OutcomeTimedOut, RetryEmitted, RowStuck
+from dlq_stream.core.lifecycle import Event
+from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
+from dlq_stream.core.outgoing import Facts, emission_headers, fit
+from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.core.transaction import Destination, Transaction
+from dlq_stream.engine.context import EmitResult, Engine
+from dlq_stream.engine.dead_letters import deliver, topic_of
+from dlq_stream.engine.fingerprint import fingerprint
+from dlq_stream.engine.targets import refusal_of, target_of
+from dlq_stream.engine.turn import Budget, Turn, advance
+from dlq_stream.tables import attempts, messages
+from dlq_stream.tables.attempts import Attempt, attempt_key
+from dlq_stream.tables.codec import UndecodableRow
+from dlq_stream.tables.messages import Message
+from dlq_stream.tables.spec import index_key
+
+TIMEOUT_ERROR_TYPE = "OutcomeTimeout"
+"""The error type of the attempt that stands for an outcome that did not come."""
+
+PAGE_ROWS_MAX = 256
+"""Index entries read at a time."""
+
+LOOKS_PER_RECORD_MAX = 8
+"""Entries looked at per call, as a multiple of the records that may be sent: how many can be passed over."""
+
+UNKNOWN_RETRY_MS = 50
+"""How soon rows are looked at again whose destination was not known."""
+
+UNKNOWN_POSTPONED_MS = 1_000
+"""How far rows with unknown destinations are put off where they are so many that they hide what stands behind them."""
+
+STUCK_REASON_CHARS_MAX = 500
+"""A longer reason is cut."""
+
+
+def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: int) -> EmitResult:
+    """Deal with what is due by ``tx.now_ms``, earliest first: at most ``records_max`` rows, ``bytes_max`` of records.
+
+    The first record goes out whatever its size.  Nothing is emitted before it is due.
+    """
+    run = _Run(Turn(tx, engine), records_max, Budget(bytes_max))
+    run.look()
+    run.turn.finish()
+    next_due_ms = messages.next_due_ms(tx, tx.now_ms)
+    if run.unknown:
+        soon = tx.now_ms + UNKNOWN_RETRY_MS
+        next_due_ms = soon if next_due_ms is None else min(next_due_ms, soon)
+    return EmitResult(run.emitted, run.handled, next_due_ms, run.full, frozenset(run.unknown))
+
+
+class _RecordMissing(DLQError):
+    """The first attempt, which holds the original record, is not there."""
+
+
+class _Run:
+    """One look at the due index.  ``full``: a bound was reached with work left."""
+
+    def __init__(self, turn: Turn, records_max: int, budget: Budget) -> None:
+        self.turn = turn
+        self.emitted = 0
+        self.handled = 0
+        self.full = False
+        self.unknown: set[str] = set()
+        self._records_max = records_max
+        self._budget = budget
+        self._looks_left = LOOKS_PER_RECORD_MAX * records_max
+        self._passed_over: list[tuple[bytes, Message]] = []
+
+    def look(self) -> None:
+        """Page through what is due until it ends or a bound is reached."""
+        after = b""
+        while not self.full:
+            limit = min(PAGE_ROWS_MAX, self._looks_left)
+            page = messages.due_until(self.turn.tx, self.turn.now_ms, limit, after)
+            self._page(page)
+            if len(page) < limit:
+                break
+            after = index_key(b"", *page[-1])
+            self._looks_left -= len(page)
+            if self._looks_left <= 0:
+                self._postpone()
+                break
+
+    def _page(self, page: list[tuple[int, bytes]]) -> None:
+        """Choose what the bounds allow, read the records of all that in one call, then deal with each row."""
+        tx = self.turn.tx
+        stored = tx.get_many("messages", [message_id for _, message_id in page])
+        chosen: list[tuple[bytes, Message]] = []
+        wanted: list[bytes] = []
+        for due_ms, message_id in page:
+            row = self._row(message_id, due_ms, stored[message_id])
+            if row is None or self._must_wait(message_id, row):
+                continue
+            if self.handled + len(chosen) >= self._records_max:
+                self.full = True
+                break
+            if _may_need_record(row):
+                if not self._budget.affords(row.record_bytes):
+                    self.full = True
+                    break
+                self._budget.spend(row.record_bytes)
+            if row.status is DLQMessageStatus.PENDING:
+                wanted.append(attempt_key(message_id, row.first_attempt))
+            chosen.append((message_id, row))
+        records = tx.get_many("attempts", wanted)
+        for message_id, row in chosen:
+            self._handle(message_id, row, records.get(attempt_key(message_id, row.first_attempt)))
+
+    def _row(self, message_id: bytes, due_ms: int, raw: bytes | None) -> Message | None:
+        """The row that an index entry stands for, if it still says so and can be read."""
+        if raw is None:
+            return None
+        try:
+            row = messages.codec.decode(raw)
+        except UndecodableRow as error:
+            self._stick(message_id, messages.salvage(raw), error)
+            return None
+        return row if row.due_ms == due_ms else None
+
+    def _must_wait(self, message_id: bytes, row: Message) -> bool:
+        """Whether the row's destination has to be looked up first."""
+        topic = self._topic(row)
+        if topic is None or (topic not in self.unknown and self.turn.tx.destination(topic) is not None):
+            return False
+        self.unknown.add(topic)
+        self._passed_over.append((message_id, row))
+        return True
+
+    def _topic(self, row: Message) -> str | None:
+        """The topic that something has to be known of before the row can be dealt with."""
+        if row.status is DLQMessageStatus.RETRYING:
+            return None
+        if row.status is DLQMessageStatus.ESCALATED:
+            return topic_of(row, self.turn.engine)
+        target = target_of(row, self._policy(row))
+        return None if refusal_of(row, target, self.turn.engine) else target
+
+    def _postpone(self) -> None:
+        """Put off the rows passed over, so that those behind them get their turn."""
+        self.full = bool(self._passed_over)
+        for message_id, row in self._passed_over:
+            messages.put(self.turn.tx, message_id, replace(row, due_ms=self.turn.now_ms + UNKNOWN_POSTPONED_MS))
+
+    def _policy(self, row: Message) -> RetryPolicy:
+        return self.turn.engine.policies.for_queue(row.queue)
+
+    # --- one row ----------------------------------------------------------------------------------------------------
+
+    def _handle(self, message_id: bytes, row: Message, raw: bytes | None) -> None:
+        turn = self.turn
+        mark, seen = turn.tx.mark(), len(turn.seen)
+        self.handled += 1
+        try:
+            if row.status is DLQMessageStatus.PENDING:
+                self._emit(message_id, row, raw)
+            elif row.status is DLQMessageStatus.RETRYING:
+                self._time_out(message_id, row)
+            else:
+                self._write(message_id, row, deliver(turn, message_id, row), None)
+        except UnsupportedFormat:
+            raise
+        except Exception as error:
+            turn.tx.rollback(mark)
+            del turn.seen[seen:]
+            self._stick(message_id, row, error)
+
+    def _stick(self, message_id: bytes, row: Message, error: Exception) -> None:
+        """Take the row out of the due index, with its status; an operator's command brings it back."""
+        reason = f"{type(error).__name__}: {error}"[:STUCK_REASON_CHARS_MAX]
+        self._write(message_id, row, replace(row, due_ms=None, stuck_reason=reason), None)
+        self.turn.seen.append(RowStuck(message_id, row.queue, reason))
+
+    def _write(self, message_id: bytes, old: Message, new: Message, event: Event | None) -> None:
+        messages.put(self.turn.tx, message_id, new)
+        self.turn.book.changed(old, new, event)
+
+    def _emit(self, message_id: bytes, row: Message, raw: bytes | None) -> None:
+        """PENDING and due: write the original record to its target, or give the message up where that is unusable."""
+        if raw is None:
+            raise _RecordMissing("the first attempt, which holds the original record, is missing")
+        first = attempts.codec.decode(raw)
+        policy = self._policy(row)
+        target = target_of(row, policy)
+        unusable = self._send(message_id, row, first, target, policy)
+        if unusable is not None:
+            self._give_up(message_id, row, row, Event.REFUSED, *unusable)
+            return
+        now = self.turn.now_ms
+        new = advance(row, Event.DUE, attempt=row.attempt + 1, due_ms=now + policy.outcome_timeout_ms)
+        self._write(message_id, row, new, Event.DUE)
+        self.emitted += 1
+        self.turn.seen.append(RetryEmitted(message_id, row.queue, new.attempt, target, now - (row.due_ms or now)))
+
+    def _send(
+        self, message_id: bytes, row: Message, first: Attempt, target: str, policy: RetryPolicy
+    ) -> tuple[EscalationReason, str] | None:
+        """Stage the retry; returns why the target is unusable where it is."""
+        tx = self.turn.tx
+        forbidden = refusal_of(row, target, self.turn.engine)
+        if forbidden is not None:
+            return EscalationReason.FORBIDDEN, forbidden
+        destination = tx.destination(target)
+        assert destination is not None, "rows whose destination is not known are passed over"
+        unusable = _unusable(destination, policy)
+        if unusable is not None:
+            return unusable
+        user = emission_headers(first.headers, _facts(message_id, row))
+        headers = fit(user, first.key, first.value, destination.record_bytes_max)
+        if headers is None:
+            return EscalationReason.TOO_LARGE, f"topic {target} takes records of {destination.record_bytes_max} bytes"
+        exists = row.origin_partition is not None and row.origin_partition < destination.partitions
+        try:
+            tx.send(target, first.key, first.value, headers, row.origin_partition if exists else None)
+        except TooLarge as error:
+            return EscalationReason.TOO_LARGE, str(error)
+        except Refused as error:
+            return EscalationReason.RECORD_REFUSED, str(error)
+        return None
+
+    def _time_out(self, message_id: bytes, row: Message) -> None:
+        """RETRYING past its deadline: a failure where the consumer would have said so, else a success."""
+        turn = self.turn
+        if not row.outcomes_reported:
+            event = Event.PRESUMED_RESOLVED
+            self._write(message_id, row, advance(row, event, due_ms=None, closed_ms=turn.now_ms), event)
+            turn.seen.append(MessageResolved(message_id, row.queue, row.attempt, "presumed"))
+            return
+        text = "no outcome was reported in time"
+        attempt = Attempt((TIMEOUT_ERROR_TYPE,), text, ErrorCategory.TRANSIENT, "", turn.now_ms, group=row.group)
+        attempts.put(turn.tx, message_id, row.attempt, attempt)
+        attempts.trim(turn.tx, message_id, row.first_attempt, row.attempt, turn.engine.attempts_kept_max)
+        turn.seen.append(OutcomeTimedOut(message_id, row.queue, row.attempt))
+        outcome = self._decide_time_out(message_id, row)
+        failed = replace(
+            row,
+            category=ErrorCategory.TRANSIENT,
+            error_type=TIMEOUT_ERROR_TYPE,
+            fingerprint=fingerprint(TIMEOUT_ERROR_TYPE, text),
+            last_failed_ms=turn.now_ms,
+        )
+        if isinstance(outcome, Retry):
+            new = advance(failed, Event.TIMED_OUT_AGAIN, due_ms=outcome.due_ms)
+            self._write(message_id, row, new, Event.TIMED_OUT_AGAIN)
+        else:
+            self._give_up(message_id, row, failed, Event.TIMED_OUT_FINALLY, outcome.reason, "")
+
+    def _decide_time_out(self, message_id: bytes, row: Message) -> Retry | Escalate:
+        return decide(
+            self._policy(row),
+            ErrorCategory.TRANSIENT,
+            attempt=row.attempt,
+            attempt_base=row.attempt_base,
+            now_ms=self.turn.now_ms,
+            since_ms=row.allowance_from_ms,
+            chance=chance_of(message_id, row.attempt + 1),
+            error_types=(TIMEOUT_ERROR_TYPE,),
+        )
+
+    def _give_up(
+        self,
+        message_id: bytes,
+        old: Message,
+        row: Message,
+        event: Event,
+        reason: EscalationReason,
+        detail: str,
+    ) -> None:
+        self.turn.seen.append(MessageEscalated(message_id, row.queue, row.attempt, reason, detail))
+        new = advance(row, event, due_ms=None, reason=reason.value, detail=detail)
+        self._write(message_id, old, deliver(self.turn, message_id, new), event)
+
+
+def _may_need_record(row: Message) -> bool:
+    """Whether dealing with the row may take its original record: all but the time-out of a silent consumer."""
+    return row.status is not DLQMessageStatus.RETRYING or row.outcomes_reported
+
+
+def _unusable(destination: Destination, policy: RetryPolicy) -> tuple[EscalationReason, str] | None:
+    topic = destination.topic
+    if destination.refusal is not None:
+        try:
+            return EscalationReason(destination.refusal), f"topic {topic}"
+        except ValueError:
+            return EscalationReason.RECORD_REFUSED, f"topic {topic}: {destination.refusal}"
+    if destination.compacted and not policy.write_compacted:
+        return EscalationReason.COMPACTED, f"topic {topic} is compacted: a retry would make an old value the latest"
+    return None
+
+
+def _facts(message_id: bytes, row: Message) -> Facts:
+    """What a retry says of itself.  The category stays out: it would come back as the reporter's own word."""
+    return Facts(
+        id=message_id,
+        queue=row.queue,
+        attempt=row.attempt + 1,
+        group=row.group,
+        origin=row.origin,
+        error_types=(row.error_type,) if row.error_type else (),
+        first_failed_at=row.created_ms,
+        due_at=row.due_ms,
+        retry_topic=row.retry_topic or None,
+    )

@@ -1,0 +1,349 @@
+"""Intake: what a batch of failure events does to the messages of one partition.
+
+Each event is staged behind a mark; whatever it raises, it alone is rolled back and quarantined.  Delivery is at least
+once and in any order, so most of this module is about telling news from repetition; what is news is decided by the
+policy and written as two rows, the message and the attempt.
+
+This is the hot path: rows of a batch are read in one call, rules and verdicts are looked up once per queue and topic,
+rows are decoded only where there are any, and nothing is built that is not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace as replace_event
+
+from msgspec.structs import replace
+
+from dlq_stream.core.backoff import chance_of
+from dlq_stream.core.classification import Classifier, Decision
+from dlq_stream.core.decide import Escalate, Retry, decide
+from dlq_stream.core.destinations import refusal_of_name, refusal_of_retry_topic
+from dlq_stream.core.errors import MalformedEvent, UnsupportedFormat
+from dlq_stream.core.events import EventIgnored, FailureStored, MessageEscalated
+from dlq_stream.core.headers import (
+    ATTEMPT,
+    GROUP,
+    MESSAGE_ID,
+    ORIGINAL_OFFSET,
+    ORIGINAL_PARTITION,
+    ORIGINAL_TIMESTAMP,
+    ORIGINAL_TOPIC,
+    RETRY_TOPIC,
+    FailureEvent,
+    parse_failure,
+)
+from dlq_stream.core.ids import message_id, origins_agree, partition_of
+from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, Standing, State, standing
+from dlq_stream.core.model import Headers, Origin, Record
+from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.engine.context import Engine
+from dlq_stream.engine.dead_letters import escalate
+from dlq_stream.engine.fingerprint import fingerprint
+from dlq_stream.engine.forwarding import forward_failure
+from dlq_stream.engine.quarantine import quarantine
+from dlq_stream.engine.targets import target_of
+from dlq_stream.engine.turn import Budget, Turn, advance
+from dlq_stream.tables import attempts, messages
+from dlq_stream.tables.attempts import Attempt, attempt_key
+from dlq_stream.tables.messages import Message, state_of
+
+ERROR_TYPE_CHARS_MAX = 200
+"""So much of an error type's name is kept in the hot row; the attempt holds all of it."""
+
+BY_REPORTER = "as reported"
+"""The deciding rule's name where the event itself said the category."""
+
+_FIRST_PENDING = LIFECYCLE[State.ABSENT][Event.FAILED_AGAIN].status
+_FIRST_ESCALATED = LIFECYCLE[State.ABSENT][Event.FAILED_FINALLY].status
+
+
+def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -> None:
+    """Stage what these failure events change, on the partition that they arrived on.
+
+    Raises nothing that an event is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
+    """
+    turn = Turn(tx, engine)
+    ours: list[tuple[Record, FailureEvent]] = []
+    for record in records:
+        mark = tx.mark()
+        try:
+            event = parse_failure(record)
+            target = partition_of(event.id, tx.partitions)
+            if target == tx.partition:
+                ours.append((record, event))
+            else:
+                if event.forwarded:
+                    raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
+                forward_failure(turn, record, event, target)
+        except Exception as error:
+            tx.rollback(mark)
+            quarantine(turn, record, error)
+    intake = _Intake(turn, {event.id for _, event in ours})
+    for record, event in ours:
+        mark, seen = tx.mark(), len(turn.seen)
+        try:
+            intake.apply(record, event)
+        except UnsupportedFormat:
+            raise
+        except Exception as error:
+            tx.rollback(mark)
+            del turn.seen[seen:]
+            quarantine(turn, record, error)
+    turn.finish()
+
+
+class _Rules:
+    """What a queue's policy and classification are, worked out once per batch."""
+
+    __slots__ = ("booked_as", "classifier", "policy", "varies")
+
+    def __init__(self, policy: RetryPolicy, classifier: Classifier, booked_as: str) -> None:
+        self.policy = policy
+        self.classifier = classifier
+        self.booked_as = booked_as
+        self.varies = policy.jitter != "none" or bool(policy.by_error)
+
+    def classify(self, event: FailureEvent) -> Decision:
+        if event.category is not None:
+            return Decision(event.category, BY_REPORTER)
+        return self.classifier.classify(event.types_and_cause, event.error_message)
+
+
+class _Intake:
+    """The events of one batch that belong here.  Its caches hold only what was staged and not rolled back."""
+
+    def __init__(self, turn: Turn, ids: Iterable[bytes]) -> None:
+        self._turn = turn
+        self._budget = Budget(turn.engine.dead_letter_bytes_max)
+        self._stored = turn.tx.get_many("messages", list(ids))
+        self._rows: dict[bytes, Message | None] = {}
+        self._rules: dict[str, _Rules] = {}
+        self._checked: set[tuple[str, str | None]] = set()
+        self._asked: set[str] = set()
+
+    def apply(self, record: Record, event: FailureEvent) -> None:
+        if (event.origin.topic, event.retry_topic) not in self._checked:
+            self._check_names(event)
+        row = self._row(event.id)
+        if row is not None:
+            if not origins_agree(row.origin, event.origin):
+                raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} is the id of another record's failure")
+            if row.group != event.group:
+                self._other_group(record, event, row)
+            else:
+                self._again(event, row)
+        else:
+            self._first(event)
+
+    # --- looking up -------------------------------------------------------------------------------------------------
+
+    def _check_names(self, event: FailureEvent) -> None:
+        engine, topic = self._turn.engine, event.origin.topic
+        refusal = refusal_of_name(topic, app_id=engine.app_id, allowed=engine.allowed_topics)
+        if refusal is not None:
+            raise MalformedEvent(f"{ORIGINAL_TOPIC}: {refusal}")
+        if event.retry_topic is not None:
+            refusal = refusal_of_retry_topic(
+                event.retry_topic, topic, app_id=engine.app_id, allowed=engine.allowed_topics
+            )
+            if refusal is not None:
+                raise MalformedEvent(f"{RETRY_TOPIC}: {refusal}")
+        self._checked.add((topic, event.retry_topic))
+
+    def _row(self, id_: bytes) -> Message | None:
+        if id_ in self._rows:
+            return self._rows[id_]
+        if id_ not in self._stored:
+            self._stored.update(self._turn.tx.get_many("messages", (id_,)))
+        raw = self._stored[id_]
+        return None if raw is None else messages.codec.decode(raw)
+
+    def _rules_of(self, queue: str) -> _Rules:
+        rules = self._rules.get(queue)
+        if rules is None:
+            engine = self._turn.engine
+            rules = _Rules(
+                engine.policies.for_queue(queue), engine.classifier_for(queue), self._turn.book.booked_as(queue)
+            )
+            self._rules[queue] = rules
+        return rules
+
+    # --- the cases --------------------------------------------------------------------------------------------------
+
+    def _other_group(self, record: Record, event: FailureEvent, row: Message) -> None:
+        """A group failed on the retry of another group's message: that is a message of its own.
+
+        Its number is 0 whatever delivery this was: deliveries are counted per message, and the other's count says
+        nothing about this one.  So the next retries of the other group are repetitions here.
+        """
+        known_from = next((origin for origin in (event.origin, row.origin) if origin.partition is not None), None)
+        coordinates = known_from or Origin(record.topic, record.partition, record.offset, record.timestamp)
+        own = replace_event(
+            event, id=message_id(event.group, coordinates), origin=known_from or event.origin, attempt=0
+        )
+        target = partition_of(own.id, self._turn.tx.partitions)
+        if target != self._turn.tx.partition:
+            forward_failure(self._turn, record, own, target, _as_its_own(own))
+            return
+        known = self._row(own.id)
+        if known is None:
+            self._first(own)
+        elif known.group == own.group and origins_agree(known.origin, own.origin):
+            self._again(own, known)
+        else:
+            raise MalformedEvent(f"{GROUP}: the id of this group's own message {own.id.hex()} belongs to another one")
+
+    def _first(self, event: FailureEvent) -> None:
+        """No row: a new message, or one that was purged; then it goes on with the event's number."""
+        turn, now = self._turn, self._turn.now_ms
+        rules = self._rules_of(event.queue)
+        decision = rules.classify(event)
+        outcome = self._decide(rules, decision, event, base=event.attempt, since_ms=now)
+        attempt = _attempt_of(event, decision, now, has_record=True)
+        encoded = attempts.codec.encode(attempt)
+        origin, error_type = event.origin, event.error_types[0] if event.error_types else ""
+        again = type(outcome) is Retry
+        row = Message(
+            status=_FIRST_PENDING if again else _FIRST_ESCALATED,
+            due_ms=outcome.due_ms if isinstance(outcome, Retry) else None,
+            created_ms=now,
+            closed_ms=None,
+            queue=event.queue,
+            booked_as=rules.booked_as,
+            group=event.group,
+            origin_topic=origin.topic,
+            origin_partition=origin.partition,
+            origin_offset=origin.offset,
+            origin_timestamp=origin.timestamp,
+            attempt=event.attempt,
+            attempt_base=event.attempt,
+            first_attempt=event.attempt,
+            category=decision.category,
+            error_type=error_type[:ERROR_TYPE_CHARS_MAX],
+            fingerprint=fingerprint(error_type, event.error_message),
+            last_failed_ms=now,
+            allowance_from_ms=now,
+            retry_topic=event.retry_topic or "",
+            outcomes_reported=event.outcomes_reported,
+            record_bytes=len(encoded),
+        )
+        turn.tx.put("attempts", attempt_key(event.id, event.attempt), encoded)
+        self._store(event.id, None, row, attempt, attempt, outcome, rules)
+
+    def _again(self, event: FailureEvent, row: Message) -> None:
+        """A row: the failure of its latest delivery is news, any other is counted and ignored."""
+        turn, state = self._turn, state_of(row)
+        stands = standing(state, row.attempt, event.attempt)
+        if stands is not Standing.CURRENT:
+            why = Ignored(stands.value)
+            turn.book.ignored(row, why)
+            turn.seen.append(EventIgnored(event.id, row.queue, "failure", why))
+            return
+        rules = self._rules_of(row.queue)
+        decision = rules.classify(event)
+        outcome = self._decide(rules, decision, event, base=row.attempt_base, since_ms=row.allowance_from_ms)
+        error_type = event.error_types[0] if event.error_types else ""
+        new = advance(
+            row,
+            Event.FAILED_AGAIN if isinstance(outcome, Retry) else Event.FAILED_FINALLY,
+            due_ms=outcome.due_ms if isinstance(outcome, Retry) else None,
+            closed_ms=None,
+            category=decision.category,
+            error_type=error_type[:ERROR_TYPE_CHARS_MAX],
+            fingerprint=fingerprint(error_type, event.error_message),
+            last_failed_ms=turn.now_ms,
+            retry_topic=event.retry_topic or row.retry_topic,
+            outcomes_reported=event.outcomes_reported,
+        )
+        attempt = _attempt_of(event, decision, turn.now_ms, has_record=False)
+        attempts.put(turn.tx, event.id, event.attempt, attempt)
+        attempts.trim(turn.tx, event.id, row.first_attempt, event.attempt, turn.engine.attempts_kept_max)
+        self._store(event.id, row, new, None, attempt, outcome, rules)
+
+    # --- deciding and writing ---------------------------------------------------------------------------------------
+
+    def _decide(
+        self, rules: _Rules, decision: Decision, event: FailureEvent, *, base: int, since_ms: int
+    ) -> Retry | Escalate:
+        return decide(
+            rules.policy,
+            decision.category,
+            attempt=event.attempt,
+            attempt_base=base,
+            now_ms=self._turn.now_ms,
+            since_ms=since_ms,
+            chance=chance_of(event.id, event.attempt + 1) if rules.varies else 0.0,
+            retry_after_ms=event.retry_after_ms,
+            error_types=event.types_and_cause,
+        )
+
+    def _store(
+        self,
+        id_: bytes,
+        old: Message | None,
+        new: Message,
+        first: Attempt | None,
+        latest: Attempt,
+        outcome: Retry | Escalate,
+        rules: _Rules,
+    ) -> None:
+        """Write the row, after its ``-dlq`` record where it was given up; book it once nothing can fail any more."""
+        turn = self._turn
+        if isinstance(outcome, Retry):
+            event = Event.FAILED_AGAIN
+            self._ask(new, rules.policy)
+            reopened = old is not None and old.presumed
+            turn.seen.append(
+                FailureStored(
+                    id_, new.queue, new.attempt, new.error_type, latest.category, latest.rule, outcome.due_ms, reopened
+                )
+            )
+        else:
+            event = Event.FAILED_FINALLY
+            new = replace(new, reason=outcome.reason.value, detail=latest.rule)
+            turn.seen.append(MessageEscalated(id_, new.queue, new.attempt, outcome.reason, latest.rule))
+            new = escalate(turn, self._budget, id_, new, first, latest)
+        messages.put(turn.tx, id_, new)
+        self._rows[id_] = new
+        turn.book.changed(old, new, event)
+
+    def _ask(self, row: Message, policy: RetryPolicy) -> None:
+        """Have the retry's target looked up now, so that it is known by the time it is needed."""
+        target = target_of(row, policy)
+        if target not in self._asked:
+            self._asked.add(target)
+            self._turn.tx.destination(target)
+
+
+def _attempt_of(event: FailureEvent, decision: Decision, now_ms: int, *, has_record: bool) -> Attempt:
+    return Attempt(
+        error_types=event.error_types,
+        error_message=event.error_message,
+        category=decision.category,
+        rule=decision.rule,
+        recorded_ms=now_ms,
+        failed_at=event.failed_at,
+        group=event.group,
+        cause_types=event.cause_types,
+        stacktrace=event.error_stacktrace,
+        metadata=event.metadata,
+        has_record=has_record,
+        key=event.key if has_record else None,
+        value=event.value if has_record else None,
+        headers=event.headers if has_record else (),
+    )
+
+
+def _as_its_own(event: FailureEvent) -> Headers:
+    """The headers by which an event of another group's message says what it is to its own message."""
+    origin = event.origin
+    numbers = [(ATTEMPT, event.attempt)]
+    if origin.partition is not None and origin.offset is not None and origin.timestamp is not None:
+        numbers += [
+            (ORIGINAL_PARTITION, origin.partition),
+            (ORIGINAL_OFFSET, origin.offset),
+            (ORIGINAL_TIMESTAMP, origin.timestamp),
+        ]
+    return tuple((name, b"%d" % number) for name, number in numbers)
