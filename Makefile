@@ -40,7 +40,7 @@ check-python:
 	@.ci/find-python >/dev/null
 
 check-kafka: check-python
-ifeq ($(DLQ_BROKERS)$(findstring --brokers,$(ARGS)),)
+ifeq ($(DLQ_BROKERS)$(DLQ_CONFIG)$(findstring --brokers,$(ARGS))$(findstring --config,$(ARGS)),)
 	@"$$(.ci/find-python)" $(KAFKA) check >/dev/null
 endif
 
