@@ -21,6 +21,9 @@ LogFormat = Literal["text", "json"]
 THEIRS: Final = ("aiokafka", "asyncio", "faust", "kafka", "mode")
 """Loggers of others, whose debug lines may show payloads."""
 
+REPEAT_SECONDS: Final = 60.0
+COMPLAINTS_MAX: Final = 1000
+
 _SPACE = {ord("\r"): "\\r", ord("\n"): "\\n"}
 
 
@@ -29,6 +32,7 @@ def set_up(log_format: LogFormat = "text", level: str = "info", stream: TextIO |
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(JsonLines() if log_format == "json" else TextLines())
     handler.addFilter(without_verification_noise)
+    handler.addFilter(WithoutRepeats())
     root = logging.getLogger()
     for former in root.handlers[:]:
         root.removeHandler(former)
@@ -52,6 +56,29 @@ def without_verification_noise(record: logging.LogRecord) -> bool:
         and "retrying" in str(record.msg)
         and "NotEnoughReplicas" in record.getMessage()
     )
+
+
+class WithoutRepeats:
+    """Let each of aiokafka's complaints about a topic through once in `REPEAT_SECONDS`.
+
+    A client that looks for a topic which is gone complains at every look, many times a second.  At most
+    `COMPLAINTS_MAX` complaints are remembered; beyond it all are forgotten, and said again.
+    """
+
+    def __init__(self) -> None:
+        self._said: dict[str, float] = {}
+
+    def __call__(self, record: logging.LogRecord) -> bool:
+        """Whether to let this record through."""
+        if not record.name.startswith("aiokafka.cluster"):
+            return True
+        complaint = record.getMessage()
+        if record.created - self._said.get(complaint, -REPEAT_SECONDS) < REPEAT_SECONDS:
+            return False
+        if len(self._said) >= COMPLAINTS_MAX:
+            self._said.clear()
+        self._said[complaint] = record.created
+        return True
 
 
 class TextLines(logging.Formatter):

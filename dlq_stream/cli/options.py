@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import Group
-from dlq_stream.settings.sources import PREFIX
+from dlq_stream.settings.sources import PREFIX, option_of
 from dlq_stream.settings.words import allowed_of, choices_of, default_of, type_of
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -34,7 +34,7 @@ def settings_options(*groups: type[Group], leave_out: tuple[str, ...] = ()) -> C
 
 
 def _option(name: str, field: FieldInfo) -> Callable[[FunctionT], FunctionT]:
-    flag = f"--{name.replace('_', '-')}"
+    flag = option_of(name)
     choices = choices_of(field)
     if type_of(field) is bool:
         return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=_help(name, field))

@@ -204,5 +204,18 @@ class LogSettings(Group):
         return value.lower() if isinstance(value, str) else value
 
 
+class DemoSettings(Group):
+    """How long and how fast the demo runs."""
+
+    demo_seconds: float = Field(60.0, gt=0, le=3600, allow_inf_nan=False)
+    """Seconds of production; draining what is open then takes a little longer."""
+
+    demo_rate: float = Field(50.0, gt=0, le=5000, allow_inf_nan=False)
+    """Events per second."""
+
+    demo_seed: int | None = Field(None, ge=0)
+    """Seed of the events and errors; the same seed gives the same run. Unset: a new one, which the end names."""
+
+
 GROUPS: tuple[type[Group], ...] = (ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings)
-"""All groups, in the order in which help texts show them."""
+"""The groups that a worker goes by, in the order in which help texts show them."""

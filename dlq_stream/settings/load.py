@@ -12,7 +12,7 @@ from pydantic_settings import SettingsError
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.settings.model import Settings
-from dlq_stream.settings.sources import PREFIX, file_named, nearest, read_file, unknown_variables
+from dlq_stream.settings.sources import PREFIX, file_named, nearest, option_of, read_file, unknown_variables
 from dlq_stream.settings.words import allowed_of, field_at, holder_of
 
 VALUE_CHARS_MAX = 80
@@ -82,7 +82,7 @@ def _source(location: list[Any], options: Mapping[str, Any]) -> str:
     """Where the value of a top-level field was taken from, looked up in the order of precedence."""
     field = str(location[0]) if location else ""
     if field in options:
-        return f"from option --{field.replace('_', '-')}"
+        return f"from option {option_of(field)}"
     variable = f"{PREFIX}{field.upper()}"
     if any(name.upper() == variable and value for name, value in os.environ.items()):
         return f"from environment variable {variable}"

@@ -7,14 +7,23 @@ from pathlib import Path
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dlq_stream.core.policy import Policies
-from dlq_stream.settings.groups import ConnectionSettings, LogSettings, RetrySettings, TopicSettings, WorkerSettings
+from dlq_stream.settings.groups import (
+    ConnectionSettings,
+    DemoSettings,
+    LogSettings,
+    RetrySettings,
+    TopicSettings,
+    WorkerSettings,
+)
 from dlq_stream.settings.queues import BackoffSettings, QueueSettings, RuleSettings, policies_of
 from dlq_stream.settings.sources import PREFIX, FileSource
 
 DAY_MS = 86_400_000
 
 
-class Settings(ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings, BaseSettings):
+class Settings(
+    ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings, DemoSettings, BaseSettings
+):
     """What is set, wherever it was: keyword arguments > environment > settings file > defaults.
 
     Raises pydantic's ValidationError; `dlq_stream.settings.load` says the same in words for people.

@@ -21,25 +21,34 @@ PREFIX = "DLQ_"
 CONFIG = "config"
 """The option and, with the prefix, the variable that names the settings file."""
 
+_LAUNCHER = f"{PREFIX}KAFKA_"  # deploy/kafka/kafka has variables of its own
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT.*)|PORT(_\d+_(TCP|UDP).*)?)$")
 
 
 def file_named(options: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Path | None:
     """The settings file that an option or the environment names; None where neither does."""
     named = options.get(CONFIG) or _upper(os.environ if environ is None else environ).get(f"{PREFIX}{CONFIG.upper()}")
-    return Path(named).expanduser() if named else None
+    return Path(os.path.expanduser(named)) if named else None
 
 
 def read_file(path: Path) -> dict[str, Any]:
     """The content of a settings file.  Raises ConfigurationError where it cannot be read or is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:  # a ValueError is a path that cannot be one
+        reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(
-            f"settings file {path}: {error.strerror or error}; --config / {PREFIX}CONFIG must name a readable file"
+            f"settings file {path}: {reason}; --config / {PREFIX}CONFIG must name a readable file"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    try:
+        return tomllib.loads(content.decode())
+    except ValueError as error:
         raise ConfigurationError(f"settings file {path}: not valid TOML: {error}") from error
+
+
+def option_of(field: str) -> str:
+    """The command line's option for a field: ``--app-id``; the demo's fields lose their prefix."""
+    return f"--{field.removeprefix('demo_').replace('_', '-')}"
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -58,7 +67,10 @@ def unknown_variables(fields: list[str], environ: Mapping[str, str]) -> list[str
     return [
         f"environment variable {name} sets nothing{nearest(name, known)}"
         for name in sorted(_upper(environ))
-        if name.startswith(PREFIX) and name not in known and not _SERVICE_LINK.search(name)
+        if name.startswith(PREFIX)
+        and name not in known
+        and not name.startswith(_LAUNCHER)
+        and not _SERVICE_LINK.search(name)
     ]
 
 

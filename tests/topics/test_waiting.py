@@ -1,0 +1,45 @@
+"""Waiting for brokers that are not there."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from dlq_stream.core.errors import BrokersUnavailable
+from dlq_stream.kafka import no_topic_creation, split_brokers, wait_for_brokers
+
+
+async def test_nobody_there() -> None:
+    """After the time given the error names every address and the last problem."""
+    started = time.monotonic()
+    with pytest.raises(BrokersUnavailable, match=r"127\.0\.0\.1:1, no-such-host\.invalid:9092 within 0\.5 s"):
+        await wait_for_brokers("127.0.0.1:1,no-such-host.invalid:9092", 0.5)
+    assert time.monotonic() - started < 30
+
+
+async def test_somebody_who_does_not_speak_kafka() -> None:
+    """A server that accepts and says nothing is no broker, and does not make anybody wait for ever."""
+
+    async def silent(stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await stream.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(BrokersUnavailable, match=r"no answer|Unable to bootstrap"):
+            await wait_for_brokers(f"127.0.0.1:{port}", 0)
+
+
+def test_addresses_are_split() -> None:
+    """Commas, spaces, or a list already."""
+    assert split_brokers("a:1, b:2 ,") == ["a:1", "b:2"]
+    assert split_brokers(["a:1"]) == ["a:1"]
+
+
+def test_only_clients_can_be_made_quiet() -> None:
+    """Anything else is a mistake of the caller."""
+    with pytest.raises(TypeError, match="not a client of aiokafka"):
+        no_topic_creation(object())
