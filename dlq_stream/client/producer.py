@@ -34,10 +34,17 @@ from dlq_stream.kafka import UNREACHABLE, no_topic_creation, split_brokers
 
 TRIES_MAX = 3
 """A record is refused for good after so many tries, each with a fresh producer."""
-BATCH_BYTES_MAX = 16_384
-"""Reports share a batch up to this; far less than any failures topic takes, so a refused batch is one large record."""
+BATCH_BYTES_MAX = 262_144
+"""Records share a batch up to this, where the topic takes as much; larger batches save no more."""
+CAUTIOUS_BATCH_BYTES_MAX = 16_384
+"""The same after a batch was refused as too large: less than any failures topic takes, so the next one that is refused
+is one large record, and not its neighbours."""
+REQUEST_ROOM_BYTES = 65_536
+"""A request is larger than the batch in it, and aiokafka compares its limit with an estimate that is larger still."""
 REQUEST_TIMEOUT_MS = 10_000
 """One request; a broker that hangs is given up after this and the batch tried again."""
+
+_TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 log = logging.getLogger(__name__)
 
@@ -46,14 +53,14 @@ class AcknowledgedProducer:
     """See the module.  ``timeout_seconds`` bounds each of `start`, `write` and `stop`."""
 
     def __init__(
-        self, brokers: str, *, client_id: str, linger_ms: int, request_bytes_max: int, timeout_seconds: float
+        self, brokers: str, *, client_id: str, linger_ms: int, record_bytes_max: int, timeout_seconds: float
     ) -> None:
-        self._options = {
+        self._options: dict[str, Any] = {
             "bootstrap_servers": split_brokers(brokers),
             "client_id": client_id,
             "linger_ms": linger_ms,
-            "max_batch_size": BATCH_BYTES_MAX,
-            "max_request_size": request_bytes_max,
+            "max_batch_size": min(BATCH_BYTES_MAX, record_bytes_max),
+            "max_request_size": record_bytes_max + REQUEST_ROOM_BYTES,
             "request_timeout_ms": min(REQUEST_TIMEOUT_MS, max(1, int(timeout_seconds * 1000))),
             "enable_idempotence": True,
             "acks": "all",
@@ -94,7 +101,7 @@ class AcknowledgedProducer:
     async def _write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
         problem: KafkaError | None = None
         for _ in range(TRIES_MAX):
-            producer = self._producer
+            producer, batch_bytes_max = self._producer, self._options["max_batch_size"]
             if producer is None:
                 raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
             try:
@@ -104,8 +111,12 @@ class AcknowledgedProducer:
                 await asyncio.sleep(0)
             except KafkaError as error:
                 problem = error
+                is_neighbour = isinstance(error, _TOO_LARGE) and batch_bytes_max > CAUTIOUS_BATCH_BYTES_MAX
+                if is_neighbour:
+                    self._options["max_batch_size"] = CAUTIOUS_BATCH_BYTES_MAX
                 await self._renew(producer)
-                _raise_what_is_final(topic, error)
+                if not is_neighbour:
+                    _raise_what_is_final(topic, error)
         raise Refused(f"{topic}: the brokers refused the record {TRIES_MAX} times: {problem!r}")
 
     async def _renew(self, broken: Any) -> None:
@@ -150,7 +161,7 @@ class AcknowledgedProducer:
 
 def _raise_what_is_final(topic: str, error: KafkaError) -> None:
     """Raise for what no further try cures."""
-    if isinstance(error, MessageSizeTooLargeError | RecordListTooLargeError):
+    if isinstance(error, _TOO_LARGE):
         raise TooLarge(f"{topic}: the brokers refused the record as too large") from error
     if isinstance(error, TopicAuthorizationFailedError | InvalidTopicError):
         raise ConfigurationError(f"{topic}: the brokers do not let us write there ({error!r}); grant Write") from error

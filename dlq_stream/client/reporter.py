@@ -24,9 +24,6 @@ from dlq_stream.core.model import ErrorCategory, Record
 from dlq_stream.core.shown import shown
 from dlq_stream.kafka import split_brokers, wait_for_brokers
 
-REQUEST_ROOM_BYTES = 65_536
-"""A request is larger than the batch in it; aiokafka compares its own limit with an estimate that is larger still."""
-
 
 class FailureReporter:
     """Reports failures and outcomes of one consumer group to the system; an async context manager.
@@ -77,7 +74,7 @@ class FailureReporter:
             self._brokers,
             client_id=f"dlq-stream-reporter-{self.group}",
             linger_ms=self._linger_ms,
-            request_bytes_max=self._limit + REQUEST_ROOM_BYTES,
+            record_bytes_max=self._limit,
             timeout_seconds=self._timeout_seconds,
         )
         await producer.start()

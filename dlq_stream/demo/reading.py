@@ -7,7 +7,7 @@ for the screen.  Both use no group, commit nothing, and bring no topic into bein
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -52,7 +52,7 @@ async def _read_all(brokers: str, topics: Collection[str]) -> dict[str, list[Rec
     return found
 
 
-async def follow(brokers: str, topics: Collection[str]) -> AsyncIterator[Sequence[Record]]:
+async def follow(brokers: str, topics: Collection[str]) -> AsyncGenerator[Sequence[Record], None]:
     """Batches as they arrive, for as long as the caller asks; an empty batch says that nothing did."""
     async with admin_client(brokers) as admin, reader(brokers) as consumer:
         followed: list[TopicPartition] = []

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -167,8 +167,9 @@ class Demo:
         return time.monotonic() - started
 
     async def _follow(self) -> None:
-        async for records in follow(self.plan.brokers, self.ledger.topics):
-            self.ledger.add(records)
+        async with aclosing(follow(self.plan.brokers, self.ledger.topics)) as batches:
+            async for records in batches:
+                self.ledger.add(records)
 
     @property
     def _elapsed(self) -> float:
