@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import ProducerFenced
 
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
-from dlq_stream.kafka import writer
+from dlq_stream.kafka import reader, writer
 from dlq_stream.tables import marker
 from dlq_stream.tables.marker import MARKER_KEY, Marker
 
@@ -88,35 +88,38 @@ def incarnations_of(markers: Markers) -> dict[str, str]:
     return found
 
 
-async def write_missing(brokers: str, app_id: str, markers: Markers) -> int:
-    """Write the markers that ``markers`` lacks, all in one transaction; returns how many."""
+async def complete_markers(brokers: str, app_id: str, topics: Mapping[str, int]) -> int:
+    """Write the markers that the changelogs ``topics`` lack; returns how many that were.
+
+    What is missing is looked up again after the producer has started, which ends what another init left open and keeps
+    it from committing: so no partition gets two markers.
+    """
+    async with reader(brokers) as consumer:
+        if None not in (await read_markers(consumer, app_id, topics)).values():
+            return 0
+        try:
+            async with writer(
+                brokers,
+                transactional_id=f"{app_id}-init",
+                transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
+                retry_backoff_ms=10,
+            ) as producer:
+                markers = await read_markers(consumer, app_id, topics)
+                return await _write_missing(producer, app_id, markers)
+        except ProducerFenced as error:
+            raise ConfigurationError(f"another `dlq-stream init` of {app_id!r} took over; run it again") from error
+
+
+async def _write_missing(producer: AIOKafkaProducer, app_id: str, markers: Markers) -> int:
     missing = [place for place, one in markers.items() if one is None]
-    if not missing:
-        return 0
     known = {topic: one.incarnation for (topic, _), one in markers.items() if one is not None}
     fresh = uuid.uuid4().hex
-    async with writer(
-        brokers,
-        transactional_id=f"{app_id}-init",
-        transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
-        retry_backoff_ms=10,
-    ) as producer:
-        try:
-            async with asyncio.timeout(TRANSACTION_SECONDS_MAX), producer.transaction():
-                await _send(producer, missing, known, fresh, app_id)
-        except ProducerFenced as error:
-            raise ConfigurationError(f"another `dlq-stream init` of {app_id!r} is running; run it again") from error
+    async with asyncio.timeout(TRANSACTION_SECONDS_MAX), producer.transaction():
+        sent = [
+            await producer.send(
+                topic, marker.encode(Marker(known.get(topic, fresh), app_id)), key=MARKER_KEY, partition=partition
+            )
+            for topic, partition in missing
+        ]
+        await asyncio.gather(*sent)
     return len(missing)
-
-
-async def _send(
-    producer: Any, missing: Collection[tuple[str, int]], known: Mapping[str, str], fresh: str, app_id: str
-) -> None:
-    sent = [
-        await producer.send(
-            topic, marker.encode(Marker(known.get(topic, fresh), app_id)), key=MARKER_KEY, partition=partition
-        )
-        for topic, partition in missing
-    ]
-    for future in sent:
-        await future

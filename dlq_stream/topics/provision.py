@@ -13,7 +13,7 @@ from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.kafka import admin_client, reader, wait_for_brokers
 from dlq_stream.settings import Settings
 from dlq_stream.topics.cluster import Cluster, Described
-from dlq_stream.topics.markers import incarnations_of, read_markers, write_missing
+from dlq_stream.topics.markers import complete_markers, incarnations_of, read_markers
 from dlq_stream.topics.names import AppTopics
 from dlq_stream.topics.plan import PlannedTopic, insync_expectation, plan
 from dlq_stream.topics.sources import SourceReport, prepare_sources
@@ -67,9 +67,7 @@ async def create_or_verify(settings: Settings, sources: Sequence[str] = ()) -> P
         described = await cluster.describe(topics.all)
         await _raise_mismatches(cluster, settings, described, complete=True)
         done.warnings = _warnings(settings, described, len(brokers))
-        async with reader(settings.brokers) as consumer:
-            markers = await read_markers(consumer, settings.app_id, _changelogs(topics, described))
-            done.markers_written = await write_missing(settings.brokers, settings.app_id, markers)
+        done.markers_written = await complete_markers(settings.brokers, settings.app_id, _changelogs(topics, described))
         if sources:
             done.sources = await prepare_sources(cluster, settings, list(dict.fromkeys(sources)), copies)
     return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 import time
 
 import pytest
@@ -21,14 +21,8 @@ async def test_nobody_there() -> None:
 
 async def test_somebody_who_does_not_speak_kafka() -> None:
     """A server that accepts and says nothing is no broker, and does not make anybody wait for ever."""
-
-    async def silent(stream: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await stream.read()
-        writer.close()
-
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    async with server:
-        port = server.sockets[0].getsockname()[1]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
         with pytest.raises(BrokersUnavailable, match=r"no answer|Unable to bootstrap"):
             await wait_for_brokers(f"127.0.0.1:{port}", 0)
 

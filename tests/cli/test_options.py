@@ -1,0 +1,192 @@
+"""The command line without brokers: help, options, what is missing, and exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownError
+from click.testing import CliRunner, Result
+
+from dlq_stream import __version__
+from dlq_stream.cli import COMMANDS, main
+from dlq_stream.cli import run as run_module
+from dlq_stream.cli.run import EXTRAS, guard, need_extras
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, UnsupportedFormat
+from dlq_stream.settings import Settings
+from dlq_stream.settings.groups import GROUPS
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_version() -> None:
+    """The installed version, and nothing else."""
+    done = invoke("--version")
+    assert (done.exit_code, done.output) == (0, f"dlq-stream {__version__}\n")
+
+
+def test_version_and_help_load_next_to_nothing() -> None:
+    """Whoever asks for the version does not wait for Kafka clients, Faust or pydantic."""
+    probe = (
+        "import sys; from dlq_stream.cli import main; main([sys.argv[1]], standalone_mode=False);"
+        "print([name for name in ('pydantic', 'aiokafka', 'faust', 'rocksdict', 'rich') if name in sys.modules])"
+    )
+    for argument in ("--version", "--help"):
+        done = subprocess.run([sys.executable, "-c", probe, argument], capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_lists_the_commands_in_order() -> None:
+    """With one line each."""
+    done = invoke("--help")
+    listed = [line.split()[0] for line in done.output.partition("Commands:")[2].splitlines() if line]
+    assert listed == list(COMMANDS)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_command_has_help(command: str) -> None:
+    """Each is importable without brokers and says what it does."""
+    done = invoke(command, "--help")
+    assert done.exit_code == 0
+    assert "--config" in done.output
+    assert "DLQ_CONFIG" in done.output
+
+
+def test_the_worker_has_an_option_for_every_setting() -> None:
+    """But for the tables, which are the file's."""
+    done = invoke("worker", "--help")
+    for group in GROUPS:
+        for name in group.model_fields:
+            assert f"--{name.replace('_', '-')}" in done.output
+            assert f"DLQ_{name.upper()}" in done.output.replace("\n", "").replace(" ", "")
+
+
+def test_no_field_is_forgotten() -> None:
+    """A field that is in no group has no option; only the file's own tables may be without."""
+    grouped = {name for group in GROUPS for name in group.model_fields}
+    alone = set(Settings.model_fields) - grouped
+    assert {name for name in alone if not name.startswith("demo_")} == {"config", "queues", "rules", "by_error"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["unknown"], "No such command"),
+        (["init", "--nonsense"], "No such option"),
+        (["init", "stray"], "source topics follow --source"),
+        (["init", "--partitions", "0"], "partitions = '0' (from option --partitions)"),
+        (["init", "--emit-to", "moon"], "emit-to"),
+        (["status", "--config", "/nowhere/x.toml"], "settings file /nowhere/x.toml"),
+        (["demo", "--seconds", "0"], "demo_seconds = '0' (from option --seconds)"),
+    ],
+)
+def test_usage_and_configuration_are_code_2(arguments: list[str], told: str) -> None:
+    """The text names what was wrong."""
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert told in done.output
+
+
+def test_brokers_that_do_not_answer_are_code_69() -> None:
+    """After --wait-seconds, with the addresses."""
+    done = invoke("init", "--brokers", "127.0.0.1:1", "--wait-seconds", "0")
+    assert done.exit_code == 69
+    assert "no Kafka broker answered at 127.0.0.1:1" in done.output
+
+
+def test_a_switch_of_a_setting_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--no-...`` beats a file that says yes; unset leaves the file's word."""
+    seen: list[Settings] = []
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda settings, _: seen.append(settings) or 0)
+    file = tmp_path / "s.toml"
+    file.write_text("write_compacted = true")
+    assert invoke("init", "--config", str(file)).exit_code == 0
+    assert invoke("init", "--config", str(file), "--no-write-compacted").exit_code == 0
+    assert [settings.write_compacted for settings in seen] == [True, False]
+
+
+def test_sources_may_follow_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``--source a b`` is ``--source a --source b``."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda _, sources: seen.append(sources) or 0)
+    invoke("init", "--source", "a", "b", "--partitions", "3", "--source", "c")
+    assert [sorted(sources) for sources in seen] == [["a", "b", "c"]]
+
+
+def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A typo in the environment is a warning on standard error."""
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda *_: 0)
+    monkeypatch.setenv("DLQ_BROKER", "x")
+    done = invoke("init")
+    assert done.exit_code == 0
+    assert done.stderr == "Warning: environment variable DLQ_BROKER sets nothing; did you mean 'DLQ_BROKERS'?\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (ConfigurationError("the fix"), 2, "the fix"),
+        (UnsupportedFormat("upgrade"), 2, "upgrade"),
+        (TopicAuthorizationFailedError("t"), 2, "the brokers refuse: TopicAuthorizationFailedError"),
+        (BrokersUnavailable("nobody"), 69, "nobody"),
+        (KafkaConnectionError("gone"), 69, "the brokers stopped answering"),
+        (TimeoutError(), 69, "the brokers stopped answering: TimeoutError"),
+        (DLQError("failed"), 1, "failed"),
+        (UnknownError("odd"), 1, "odd"),
+    ],
+)
+def test_what_an_exception_means(error: Exception, code: int, told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code and one line on standard error, without a traceback."""
+
+    def body() -> int:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        guard(body)
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.startswith("Error: ")
+    assert "Traceback" not in said
+
+
+def test_anything_unexpected_is_code_70_with_its_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake of ours is not hidden."""
+
+    def body() -> int:
+        raise ZeroDivisionError("ours")
+
+    with pytest.raises(SystemExit) as ended:
+        guard(body)
+    assert ended.value.code == 70
+    assert "ours" in caplog.text
+
+
+def test_a_missing_extra_is_one_line_with_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And code 2; nothing was started."""
+    monkeypatch.setattr(run_module, "find_spec", lambda name: None if name in ("faust", "rich") else object())
+    worker = invoke("worker")
+    assert worker.exit_code == 2
+    assert worker.output == (
+        "Error: dlq-stream worker needs faust, not installed here: pip install 'dlq-stream[worker]'\n"
+    )
+    with pytest.raises(SystemExit):
+        need_extras("demo", "worker", "demo")
+    assert need_extras("status") is None
+
+
+def test_the_extras_are_those_of_the_package() -> None:
+    """What is asked for here is what ``pip install 'dlq-stream[...]'`` brings."""
+    from importlib.metadata import requires
+
+    wanted = {"faust": "faust-streaming", "mode": "mode-streaming", "re2": "google-re2", "rich": "rich"}
+    declared = requires("dlq-stream") or []
+    for extra, modules in EXTRAS.items():
+        for module in modules:
+            assert any(line.startswith(wanted[module]) and line.endswith(f'extra == "{extra}"') for line in declared), (
+                module
+            )
