@@ -1,1 +1,11 @@
-"""Faust made exactly-once: everything that knows transactions, fencing and recovery."""
+"""Faust made exactly-once: one Kafka transaction per batch and partition, on stock at-least-once Faust.
+
+Faust keeps what it is good at: group membership, co-partitioned assignment, topics, agents, tables with changelogs,
+web.  Between the agents and timers and Kafka stands this package:
+
+* `partition`, `transaction`, `turns`: one partition as an actor.  They know neither Faust nor aiokafka; producer,
+  store, changelog and clock are the protocols of `ports`, so the simulation runs this very code over a fake broker.
+* `rocks`, `changelog`, `producer`, `destinations`: the real parts behind these protocols, on RocksDB and aiokafka.
+* `owner`: which partitions this worker has, and their timers.
+* `app`, `consumer`, `recovery`, `transport`, `store`, `versions`: the only code that knows Faust's insides.
+"""

@@ -1,0 +1,74 @@
+"""The Faust app class: stock at-least-once Faust with our transport, consumer, recovery and tables.
+
+Faust commits nothing, writes nothing and creates nothing here; `Owner` does the work, and what is unexpected ends the
+process (see `crash`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
+
+import faust
+
+from dlq_stream.core.errors import DLQError
+from dlq_stream.runtime.owner import Owner
+from dlq_stream.runtime.recovery import TableManager
+from dlq_stream.runtime.store import Table
+from dlq_stream.runtime.transport import Transport
+
+FIXED_SETTINGS: Mapping[str, Any] = {
+    "processing_guarantee": "at_least_once",  # Faust's own exactly-once loses and repeats (upstream #177, #323, #517)
+    "topic_allow_declare": False,  # only `init` creates topics
+    "topic_disable_leader": True,
+    "table_standby_replicas": 0,
+    "stream_wait_empty": True,
+    "store": "memory://",  # never used: `Table` brings its own store
+    "web_tables_enabled": False,  # these pages would show payloads to anyone
+    "web_router_enabled": False,
+    "web_stats_enabled": False,
+    "web_graph_enabled": False,
+    "web_metrics_enabled": False,
+    "debug": False,
+}
+
+
+class App(faust.App):
+    """A Faust app whose partitions are owned by an `Owner` (set before the start)."""
+
+    owner: Owner
+
+    def __init__(
+        self,
+        app_id: str,
+        *,
+        web: Mapping[str, Any],
+        refuse: Callable[[DLQError], NoReturn],
+        fatal: Callable[[str, BaseException], NoReturn],
+        **settings: Any,
+    ) -> None:
+        self._web_settings = dict(web)
+        self.refuse = refuse
+        self.fatal = fatal
+        super().__init__(app_id, TableManager=TableManager, Table=Table, **FIXED_SETTINGS, **web, **settings)
+
+    def _new_transport(self) -> Transport:
+        return Transport(self.conf.broker_consumer, self, loop=self.loop)
+
+    def _new_producer_transport(self) -> Transport:
+        return Transport(self.conf.broker_producer, self, loop=self.loop)
+
+    def on_init_dependencies(self) -> Any:
+        """Removes: ``faust worker`` turns the web server on, on all interfaces, whatever the app's settings say."""
+        for name, value in self._web_settings.items():
+            if getattr(self.conf, name) != value:
+                setattr(self.conf, name, value)
+        return super().on_init_dependencies()
+
+    def on_ready(self) -> None:
+        """Called after each rebalance, when every assigned partition is restored and delivering."""
+        self.log.info("ready: partitions %s", sorted(self.owner.partitions))
+
+    async def crash(self, reason: BaseException) -> None:
+        """Removes: a service that crashes and leaves others running on a state in doubt."""
+        self.fatal("a service of the worker", reason)

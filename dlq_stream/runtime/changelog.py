@@ -1,0 +1,214 @@
+"""Bringing a partition's store up to date from its changelogs.
+
+The changelogs are read ``read_committed`` to their end, with a consumer of our own: Faust's own recovery can be skipped
+altogether (a high-water mark that is not known yet counts as "nothing to recover"), waits five seconds at commit
+markers, and applies values and offsets in separate writes.  Here each chunk of rows, the index entries derived from
+them and the offsets are one atomic write.
+
+A local state is only trusted if it was built from these very changelogs: same app, cluster, partition count and
+incarnation (the marker that ``init`` wrote as the first record of each), not ahead of them, and younger than
+``delete.retention.ms`` (an older one may have missed tombstones).  Anything else is deleted and built anew, loudly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiokafka
+from aiokafka import TopicPartition, errors
+
+from dlq_stream.core.errors import ConfigurationError, UnsupportedFormat
+from dlq_stream.kafka import no_topic_creation
+from dlq_stream.runtime.ports import Clock, Unavailable
+from dlq_stream.runtime.rocks import RocksStore
+from dlq_stream.tables import INDEXES, MAJOR, TABLES, marker
+
+log = logging.getLogger(__name__)
+
+CHUNK_ROWS_MAX = 5_000
+"""Rows per atomic write while restoring: between two, the event loop runs."""
+
+STALL_SECONDS_MAX = 10.0
+"""A restore without any progress for this long counts as brokers that do not answer."""
+
+PROGRESS_SECONDS = 2.0
+"""How often a long restore says in the log how far it is."""
+
+_SPECS = {spec.name: spec for spec in TABLES}
+_INDEX_TAGS = {spec.name: spec.tag for spec in INDEXES}
+
+
+@dataclass(frozen=True, slots=True)
+class StateOrigin:
+    """What a local state must have been built from to be trusted."""
+
+    app_id: str
+    cluster_id: str
+    partitions: int
+    delete_retention_ms: int
+
+
+class KafkaChangelog:
+    """`dlq_stream.runtime.ports.Changelog`: the changelogs of one partition, and the store they are applied to."""
+
+    def __init__(
+        self, partition: int, store: RocksStore, origin: StateOrigin, clock: Clock, options: Mapping[str, Any]
+    ) -> None:
+        self._partition = partition
+        self._store = store
+        self._origin = origin
+        self._clock = clock
+        self._options = options
+        self._trusted = False
+        self._topics = {TopicPartition(spec.changelog(origin.app_id), partition): spec.name for spec in TABLES}
+
+    async def catch_up(self) -> int:
+        """See `Changelog.catch_up`."""
+        consumer = no_topic_creation(
+            aiokafka.AIOKafkaConsumer(
+                **self._options,
+                isolation_level="read_committed",
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                fetch_max_wait_ms=100,
+                max_partition_fetch_bytes=4 << 20,
+                request_timeout_ms=int(STALL_SECONDS_MAX * 1000),
+            )
+        )
+        try:
+            async with asyncio.timeout(STALL_SECONDS_MAX):
+                await consumer.start()
+            consumer.assign(list(self._topics))
+            return await self._read(consumer)
+        except (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.NodeNotReadyError, TimeoutError) as error:
+            raise Unavailable(f"changelogs of partition {self._partition}: {error!r}") from error
+        finally:
+            await consumer.stop()
+
+    async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> int:
+        async with asyncio.timeout(STALL_SECONDS_MAX):
+            begin = await consumer.beginning_offsets(list(self._topics))
+            end = await consumer.end_offsets(list(self._topics))  # under read_committed: the last stable offset
+        if not self._trusted:
+            await self._trust(consumer, begin, end)
+        todo = set()
+        for tp, table in self._topics.items():
+            stored = self._store.offset(table)
+            start = max(begin[tp], 0 if stored is None else stored + 1)
+            consumer.seek(tp, start)
+            if start < end[tp]:
+                todo.add(tp)
+            else:
+                consumer.pause(tp)
+        return await self._apply_all(consumer, todo, end)
+
+    async def _apply_all(
+        self, consumer: aiokafka.AIOKafkaConsumer, todo: set[TopicPartition], end: Mapping[TopicPartition, int]
+    ) -> int:
+        rows = 0
+        progress = said = time.monotonic()
+        while todo:
+            fetched = await consumer.getmany(timeout_ms=100, max_records=CHUNK_ROWS_MAX)
+            for tp, records in fetched.items():
+                rows += self._apply(self._topics[tp], records)
+            now = time.monotonic()
+            for tp in list(todo):
+                position = await consumer.position(tp)
+                if position >= end[tp]:  # beyond the last commit marker too
+                    todo.discard(tp)
+                    consumer.pause(tp)
+                    self._store.write({}, {self._topics[tp]: end[tp] - 1}, self._clock.now_ms())
+                    progress = now
+            if fetched:
+                progress = now
+            elif now - progress > STALL_SECONDS_MAX:
+                raise TimeoutError(f"no answer for {STALL_SECONDS_MAX:g} s")
+            if now - said > PROGRESS_SECONDS:
+                said = now
+                left = {self._topics[tp]: end[tp] - await consumer.position(tp) for tp in todo}
+                log.info("partition %d: %d rows restored, records left: %s", self._partition, rows, left)
+        return rows
+
+    def _apply(self, table: str, records: list[Any]) -> int:
+        """Apply one chunk of a table's changelog in one atomic write."""
+        rows = {record.key: record.value for record in records if record.key != marker.MARKER_KEY}
+        spec = _SPECS[table]
+        changes: dict[bytes, bytes | None] = {}
+        for key, value in rows.items():
+            if value is not None and value[:1] != bytes((MAJOR,)):
+                raise UnsupportedFormat(
+                    f"the changelog of table {table!r} holds rows of format {value[:1].hex()}, this version reads "
+                    f"{MAJOR:02x}: upgrade this worker"
+                )
+            changes[spec.tag + key] = value
+        if spec.derive is not None and rows:
+            before = self._store.get_many([spec.tag + key for key in rows])
+            for (key, value), old in zip(rows.items(), before, strict=True):
+                removed, added = spec.derive(key, old, value)
+                for index, entry in removed:
+                    changes[_INDEX_TAGS[index] + entry] = None
+                for index, entry in added:
+                    changes[_INDEX_TAGS[index] + entry] = b""
+        self._store.write(changes, {table: records[-1].offset}, self._clock.now_ms())
+        return len(rows)
+
+    # --- trust --------------------------------------------------------------------------------------------------
+
+    async def _trust(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        begin: Mapping[TopicPartition, int],
+        end: Mapping[TopicPartition, int],
+    ) -> None:
+        """Delete the local state unless it was built from these changelogs."""
+        incarnations: dict[str, str] = {}
+        for tp, table in self._topics.items():
+            incarnations[table] = await self._incarnation(consumer, tp, begin[tp], end[tp])
+        identity = {
+            "app_id": self._origin.app_id,
+            "cluster_id": self._origin.cluster_id,
+            "partitions": self._origin.partitions,
+            "format": MAJOR,
+            "incarnations": incarnations,
+        }
+        why = self._distrust(identity, end)
+        if why:
+            self._store.wipe(why)
+        if self._store.identity() != identity:
+            self._store.set_identity(identity)
+        self._trusted = True
+
+    def _distrust(self, identity: Mapping[str, Any], end: Mapping[TopicPartition, int]) -> str | None:
+        """Why the local state is not to be trusted; None where it is, or where there is none."""
+        built_from = self._store.identity()
+        if built_from is None:
+            return None if self._store.written_ms() is None else "it does not say what it was built from"
+        for field, value in identity.items():
+            if built_from.get(field) != value:
+                return f"{field} was {built_from.get(field)!r} and is {value!r}"
+        for tp, table in self._topics.items():
+            stored = self._store.offset(table)
+            if stored is not None and stored >= end[tp]:
+                return f"it is ahead of the changelog of table {table!r}: {stored} >= {end[tp]}"
+        written_ms = self._store.written_ms()
+        age_ms = self._clock.now_ms() - (written_ms or 0)
+        if written_ms is not None and age_ms > self._origin.delete_retention_ms:
+            return f"it was last written {age_ms // 1000} s ago, tombstones are kept for less"
+        return None
+
+    async def _incarnation(self, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> str:
+        if begin < end:
+            consumer.seek(tp, begin)
+            async with asyncio.timeout(STALL_SECONDS_MAX):
+                first = await consumer.getone(tp)
+            if first.key == marker.MARKER_KEY:
+                return marker.decode(first.value).incarnation
+        raise ConfigurationError(
+            f"changelog {tp.topic!r} partition {tp.partition} does not begin with the incarnation marker: "
+            f"run `dlq-stream init`, which writes it"
+        )

@@ -1,0 +1,167 @@
+"""Faust's consumer, delivering whole polls and committing nothing.
+
+Stock Faust hands records on one by one, remembers in "gaps" what it thinks it skipped, and commits what agents acked.
+Each of these loses or repeats records (upstream #596, #606), and each costs more than the work itself.  Here agents
+streams get one item per poll and topic (`Poll`), and offsets are part of the partitions' transactions.
+
+What makes delivery safe is the chain of positions: with every run of records goes the consumer's position before and
+after it.  A partition accepts a run only where the former one ended; if something in between was dropped (by a
+rebalance, a cleared queue, a stale fetch), the consumer is seeked back.  So dropping is always allowed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aiokafka import TopicPartition
+from faust.events import Event
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, Message
+
+from dlq_stream.kafka import no_topic_creation
+from dlq_stream.runtime.owner import Poll
+from dlq_stream.runtime.ports import Run
+
+FETCH_WAIT_MS = 100
+"""How long a broker holds back the answer to a fetch without records.
+
+Whatever else is asked of that broker waits behind it: with Faust's 1,500 ms every start took three seconds more.
+"""
+
+POLL_SECONDS = 1.0
+"""How long one fetch waits for records."""
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread in which aiokafka's consumer lives; everything here but ``__post_init__`` runs on its loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._positions: dict[TopicPartition, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        """Removes: uncommitted reads outside of Faust's own exactly-once mode (upstream #177), and its 1.5 s waits."""
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        return no_topic_creation(consumer)
+
+    async def _fetch_records(self, consumer: Any, active_partitions: Any, **options: Any) -> dict[Any, Any]:
+        """Removes: stock Faust guesses from offsets what it skipped (upstream #606); positions say it exactly."""
+        records = await super()._fetch_records(consumer, active_partitions, **options)
+        runs = {}
+        assignment = consumer._subscription.subscription.assignment
+        for tp, fetched in records.items():
+            stop = assignment.state_value(tp).position
+            start = self._positions.get(tp)
+            self._positions[tp] = stop
+            if start is not None:  # else fetched before the first seek of this assignment: nobody asked for it
+                runs[tp] = Run(start, stop, fetched)
+        return runs
+
+    async def seek_to(self, tp: TP, position: int) -> None:
+        """Read on from ``position``."""
+        await self.call_thread(self._seek_to, tp, position)
+
+    async def _seek_to(self, tp: TP, position: int) -> None:
+        kafka_tp = TopicPartition(tp.topic, tp.partition)
+        if kafka_tp in self._ensure_consumer().assignment():
+            self._ensure_consumer().seek(kafka_tp, position)
+            self._positions[kafka_tp] = position
+
+    async def seek_to_committed_of(self, tps: Iterable[TP]) -> dict[TP, int]:
+        """Seek to the group's committed positions, to the beginning where there is none; returns the positions."""
+        found: dict[TP, int] = await self.call_thread(self._seek_to_committed_of, list(tps))
+        return found
+
+    async def _seek_to_committed_of(self, tps: list[TP]) -> dict[TP, int]:
+        consumer = self._ensure_consumer()
+        kafka_tps = [TopicPartition(tp.topic, tp.partition) for tp in tps]
+        committed = await asyncio.gather(*(consumer.committed(tp) for tp in kafka_tps))
+        begin, end = await asyncio.gather(consumer.beginning_offsets(kafka_tps), consumer.end_offsets(kafka_tps))
+        found = {}
+        for tp, kafka_tp, position in zip(tps, kafka_tps, committed, strict=True):
+            if position is not None and position > end[kafka_tp]:
+                self.log.error("%s ends at %d before the committed %d: reading all of it", tp, end[kafka_tp], position)
+                position = 0
+            found[tp] = max(begin[kafka_tp], position or 0)
+            consumer.seek(kafka_tp, found[tp])
+            self._positions[kafka_tp] = found[tp]
+        return found
+
+
+class Consumer(driver.Consumer):
+    """The consumer as agents see it."""
+
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:
+        """Removes: commits that run ahead of state or never come (upstream #596, #606); transactions hold offsets."""
+        return False
+
+    async def wait_empty(self) -> None:
+        """Removes: polling until every message is acked; the partitions finish their turns and are released."""
+        await self.app.owner.close()
+
+    async def perform_seek(self) -> None:
+        """Removes: seeking behind the back of the partitions (upstream #596); `positions_sought` does it for them."""
+
+    async def positions_sought(self) -> Mapping[tuple[str, int], int]:
+        """Seek the input of every assigned partition to its committed position, and say where that is."""
+        sources = [tp for tp in self.assignment() if not self._is_changelog_tp(tp)]
+        if not sources:
+            return {}
+        found = await self._thread.seek_to_committed_of(sources)
+        return {(tp.topic, tp.partition): position for tp, position in found.items()}
+
+    async def read_from(self, topic: str, partition: int, position: int) -> None:
+        """Read on from ``position``."""
+        await self._thread.seek_to(TP(topic, partition), position)
+
+    async def _drain_messages(self, fetcher: Any) -> None:
+        """Removes: four asyncio tasks per record, and gap bookkeeping that loses records (upstream #596)."""
+        try:
+            while not (self._stopped.is_set() or fetcher._stopped.is_set()):
+                if not self.flow_active:
+                    await self.wait(self.can_resume_flow)
+                    continue
+                active = self._get_active_partitions()
+                if not active:
+                    await self.sleep(0.05)
+                    continue
+                runs: Mapping[TP, Run] = await self._getmany(set(active), timeout=POLL_SECONDS)
+                for topic, by_partition in _by_topic(runs).items():
+                    await self._hand_over(topic, by_partition)
+        except self.consumer_stopped_errors:
+            if not self.transport.app.should_stop:
+                raise
+        except asyncio.CancelledError:
+            if not self.transport.app.should_stop:
+                raise
+
+    async def _hand_over(self, topic: str, runs: dict[int, Run]) -> None:
+        """Put one poll into the streams that read ``topic``; waits while they are full, gives up at a rebalance."""
+        partition, run = next(iter(runs.items()))
+        for channel in list(self.app.topics._topic_name_index.get(topic, ())):
+            message = Message(
+                topic, partition, run.stop - 1, timestamp=0.0, timestamp_type=0, headers=None, key=None, value=None,
+                checksum=None, tp=TP(topic, partition), generation_id=self.app.consumer_generation_id,
+            )  # fmt: skip
+            message.incref()
+            event = Event(self.app, None, Poll(topic, runs), None, message)
+            if channel.queue.full():
+                await self.wait_first(channel.queue.put(event), self.suspend_flow.wait())
+            else:
+                channel.queue.put_nowait(event)
+
+
+def _by_topic(runs: Mapping[TP, Run]) -> dict[str, dict[int, Run]]:
+    topics: dict[str, dict[int, Run]] = {}
+    for tp, run in runs.items():
+        topics.setdefault(tp.topic, {})[tp.partition] = run
+    return topics

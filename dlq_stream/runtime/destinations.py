@@ -1,0 +1,113 @@
+"""What is known of the topics that records may be sent to: a cache, filled outside the partitions' turns.
+
+Staging reads it and never waits.  A topic asked for the first time is looked up in the background by an admin client
+that cannot create topics by asking; what is known is refreshed while it is used.  ``{topic}-dlq`` is created when it is
+missing and the brokers allow it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+from dlq_stream.core.transaction import Destination
+
+log = logging.getLogger(__name__)
+
+DESTINATIONS_MAX = 10_000
+"""Topics remembered; beyond it the one not asked for longest is forgotten (and looked up again when it is)."""
+
+FRESH_SECONDS = 30.0
+"""Age beyond which a known destination is looked up again when it is asked for; also how long a refusal counts."""
+
+LOOK_UP_SECONDS_MAX = 3.0
+"""A look-up that takes longer is given up; what was known stays."""
+
+PAUSE_SECONDS = 0.2
+"""Pause after a look-up that failed."""
+
+LOOK_UPS_AT_ONCE_MAX = 200
+"""Topics asked for in one request."""
+
+
+class TopicSource(Protocol):
+    """Asks the brokers about topics."""
+
+    async def describe(self, topics: Collection[str]) -> Mapping[str, Destination]:
+        """What the brokers say of each topic, missing ones included; creates missing ``-dlq`` topics."""
+        ...
+
+
+class DestinationCache:
+    """`dlq_stream.runtime.ports.Destinations` for a worker."""
+
+    def __init__(self, source: TopicSource, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._source = source
+        self._monotonic = monotonic
+        self._known: OrderedDict[str, tuple[Destination, float]] = OrderedDict()
+        self._wanted: set[str] = set()
+        self._asked = asyncio.Event()
+
+    def known(self, topic: str) -> Destination | None:
+        """See `Destinations.known`."""
+        entry = self._known.get(topic)
+        if entry is None:
+            self._want(topic)
+            return None
+        destination, at = entry
+        self._known.move_to_end(topic)
+        if self._monotonic() - at > FRESH_SECONDS:
+            self._want(topic)
+        return destination
+
+    def _want(self, topic: str) -> None:
+        if len(self._wanted) < DESTINATIONS_MAX:
+            self._wanted.add(topic)
+            self._asked.set()
+
+    def refuse(self, topic: str, reason: str) -> None:
+        """See `Destinations.refuse`."""
+        entry = self._known.get(topic)
+        self._remember(replace(entry[0] if entry else Destination(topic), refusal=reason))
+
+    def _remember(self, destination: Destination) -> None:
+        self._known[destination.topic] = (destination, self._monotonic())
+        self._known.move_to_end(destination.topic)
+        while len(self._known) > DESTINATIONS_MAX:
+            self._known.popitem(last=False)
+
+    async def look_up(self, topics: Collection[str]) -> None:
+        """See `Destinations.look_up`; gives up quietly, since whoever waits asks again."""
+        wanted = sorted(topics)[:LOOK_UPS_AT_ONCE_MAX]
+        if not wanted:
+            return
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS_MAX):
+                found = await self._source.describe(wanted)
+        except Exception as error:  # whatever went wrong, what was known stays and the next asking tries again
+            log.warning("looking up %d destinations failed: %r", len(wanted), error)
+            await asyncio.sleep(PAUSE_SECONDS)
+            return
+        for destination in found.values():
+            self._remember(destination)
+
+    async def missing(self, topics: Collection[str]) -> bool:
+        """Whether one of ``topics`` does not exist any more, asked afresh."""
+        await self.look_up(topics)
+        return any((known := self.known(topic)) is not None and known.refusal == "missing" for topic in topics)
+
+    async def run(self) -> None:
+        """Look up what was asked for, until cancelled."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            wanted = set(list(self._wanted)[:LOOK_UPS_AT_ONCE_MAX])
+            await self.look_up(wanted)
+            self._wanted -= wanted
+            if self._wanted:
+                self._asked.set()

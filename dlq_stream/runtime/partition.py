@@ -1,0 +1,390 @@
+"""One partition as an actor: batches of agents and ticks of timers take turns, each is one Kafka transaction.
+
+The order of things is what makes it exactly-once:
+
+1. *Open*: start the partition's transactional producer, which fences the former owner and ends what it left open; only
+   then catch the store up with the changelog, which nobody else can write any more.
+2. *Take a turn*: stage on committed state (synchronous, no I/O but local reads), write outputs, changelog records and
+   the consumed offsets in one Kafka transaction, commit it.
+3. *Only then* write the store, in one atomic batch with the changelog offsets.  The disk never holds what is not
+   committed; what the disk lacks after a crash, the changelog has.
+
+What can go wrong has one answer each:
+
+* A record or a destination is refused: the transaction is void, the refusal is remembered, the same staging runs again
+  and decides with it.  A refusal that does not name its record is narrowed down by sending one by one.
+* No answer before the commit: back off, start the producer again (fencing ourselves), and make sure that the changelog
+  holds nothing that we did not write; stage again.  Nothing is dropped.
+* No answer to the commit, or anything unexpected: the process ends.  The next start fences, reads, and knows.
+* Fenced: if the partition is not ours any more, what was staged is void and somebody else's work; if it is still ours,
+  that is unexpected.
+
+This module imports neither Faust nor aiokafka; the simulation runs it over a fake broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
+
+from dlq_stream.core.ids import murmur2
+from dlq_stream.core.model import Record
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.runtime.ports import (
+    Batch,
+    Changelog,
+    Clock,
+    Destinations,
+    Fenced,
+    OutRecord,
+    Producer,
+    Refusal,
+    Run,
+    Store,
+    Unavailable,
+)
+from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction, identity_of
+from dlq_stream.runtime.turns import Turns
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+BACKOFF_SECONDS_FIRST = 0.05
+BACKOFF_SECONDS_MAX = 2.0
+"""Pauses between tries while brokers do not answer: doubling from the first to the last."""
+
+RESTAGINGS_MAX = 200
+"""Refusals that one turn may meet before it counts as unexpected: each try learns at least one, so a batch needs fewer."""
+
+
+Fatal: TypeAlias = Callable[[str, BaseException], NoReturn]
+"""Ends the process, given where and why; see `dlq_stream.runtime.crash`."""
+
+
+class Watcher(Protocol):
+    """Told after a commit, with its index entries at hand; timers are."""
+
+    def committed(self, tx: StagedTransaction) -> None:
+        """Look at what was committed; must not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Which partition this is, of how many, and under which generation of the group it was assigned."""
+
+    number: int
+    partitions: int
+    generation: int
+    app_id: str
+
+    def changelog(self, table: str) -> str:
+        """The changelog topic of a table."""
+        return f"{self.app_id}-{table}-changelog"
+
+
+class NotOurs:
+    """What a turn returns when nothing was done: the partition is not ours any more, or everything was known."""
+
+
+NOT_OURS: Final = NotOurs()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Records between ``position`` and the run that was delivered never arrived: read on from there."""
+
+    topic: str
+    partition: int
+    position: int
+
+
+Work: TypeAlias = tuple[Callable[[Transaction], T], Mapping[str, int]]
+
+
+class _Rejected(Exception):
+    """The transaction is void because of these refusals."""
+
+    def __init__(self, refusals: Sequence[Refusal]) -> None:
+        super().__init__(refusals)
+        self.refusals = refusals
+
+
+class Partition:
+    """The actor.  ``row_bytes_max`` bounds a changelog record; ``still_ours`` asks the group's current generation."""
+
+    def __init__(
+        self,
+        who: Identification,
+        *,
+        producer: Producer,
+        store: Store,
+        changelog: Changelog,
+        destinations: Destinations,
+        clock: Clock,
+        row_bytes_max: int,
+        still_ours: Callable[[], bool],
+        fatal: Fatal,
+    ) -> None:
+        self.who = who
+        self.number = who.number
+        self.closed = False
+        self.expected: dict[str, int] = {}
+        self.missed = 0
+        self.skipped = 0
+        self.watchers: list[Watcher] = []
+        self._producer = producer
+        self._store = store
+        self._changelog = changelog
+        self._destinations = destinations
+        self._clock = clock
+        self._row_bytes_max = row_bytes_max
+        self._still_ours = still_ours
+        self._fatal = fatal
+        self._turns = Turns()
+        self._bounds = Bounds()
+        self._now_ms = 0
+        self._own_prefix = f"{who.app_id}-"
+        self._running: set[asyncio.Future[Any]] = set()
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def open(self) -> int:
+        """Fence former owners, then catch up with the changelog; returns how many rows that took."""
+        async with self._turns.turn():
+            await self._patiently(self._producer.start)
+            return await self._patiently(self._changelog.catch_up)
+
+    async def close(self) -> None:
+        """Let the running turn finish or give up, start no other, and release producer and store."""
+        self.closed = True
+        async with self._turns.turn(urgent=True):
+            await self._producer.stop()
+            self._store.close()
+
+    def now_ms(self) -> int:
+        """The worker's clock, never backwards while the partition is owned."""
+        self._now_ms = max(self._now_ms, self._clock.now_ms())
+        return self._now_ms
+
+    def committed(self, key: bytes) -> bytes | None:
+        """A committed value of the store by its tagged key, for readers outside of turns."""
+        return None if self.closed else self._store.get_many([key])[0]
+
+    def committed_rows(self, tag: bytes, chunk: int = 1000) -> Iterator[tuple[bytes, bytes]]:
+        """Committed rows under a tag, in key order, without it; read in chunks, so not one snapshot."""
+        start, stop = tag, tag[:-1] + bytes((tag[-1] + 1,))
+        while not self.closed and (found := self._store.scan(start, stop, chunk)):
+            for key, value in found:
+                yield key[len(tag) :], value
+            start = found[-1][0] + b"\0"
+
+    # --- turns --------------------------------------------------------------------------------------------------
+
+    async def consume(
+        self, topic: str, run: Run, apply: Callable[[Transaction, Sequence[Record]], T]
+    ) -> T | NotOurs | Missed:
+        """One turn over records of one source topic; the position after them is part of the transaction.
+
+        A run that begins before the expected position was delivered again: what is known is left out.  One that begins
+        beyond it follows a run that never arrived: `Missed` says where to read from instead, and nothing is done.
+        """
+
+        def work() -> Work[T] | Missed | None:
+            expected = self.expected.get(topic, run.start)
+            if run.start > expected:
+                self.missed += 1
+                return Missed(topic, self.number, expected)
+            if run.stop <= expected:
+                self.skipped += len(run.records)
+                return None
+            fresh = run.records
+            if run.start < expected:
+                fresh = [record for record in fresh if record.offset >= expected]
+                self.skipped += len(run.records) - len(fresh)
+            return (lambda tx: apply(tx, fresh)), {topic: run.stop}
+
+        return await self._shielded(work, urgent=False)
+
+    async def run(self, stage: Callable[[Transaction], T], *, urgent: bool = False) -> T | NotOurs:
+        """One turn without input: a timer's tick."""
+        result = await self._shielded(lambda: (stage, {}), urgent=urgent)
+        assert not isinstance(result, Missed)  # only input can be missed
+        return result
+
+    async def _shielded(self, work: Callable[[], Work[T] | Missed | None], *, urgent: bool) -> T | NotOurs | Missed:
+        """Cancelling the caller (an agent at a rebalance) must not cancel a commit half-way."""
+        turn = asyncio.ensure_future(self._take_turn(work, urgent))
+        self._running.add(turn)  # the event loop itself holds tasks weakly
+        turn.add_done_callback(self._running.discard)
+        return await asyncio.shield(turn)
+
+    async def _take_turn(self, work: Callable[[], Work[T] | Missed | None], urgent: bool) -> T | NotOurs | Missed:
+        async with self._turns.turn(urgent=urgent):
+            if self.closed:
+                return NOT_OURS
+            try:
+                todo = work()
+                if todo is None:
+                    return NOT_OURS
+                return todo if isinstance(todo, Missed) else await self._transact(*todo)
+            except Fenced as error:
+                if self._is_lost():
+                    return NOT_OURS
+                self._fatal(f"partition {self.number} was fenced while it is ours", error)
+            except Exception as error:
+                self._fatal(f"turn of partition {self.number}", error)
+
+    def _is_lost(self) -> bool:
+        """Whether the partition was closed meanwhile, or went to another generation of the group."""
+        self.closed = self.closed or not self._still_ours()
+        return self.closed
+
+    async def _transact(self, stage: Callable[[Transaction], T], offsets: Mapping[str, int]) -> T | NotOurs:
+        """Stage and commit, again after refusals and silence, until committed or not ours any more."""
+        refused: dict[Identity, str] = {}
+        one_by_one: set[str] = set()
+        for _ in range(RESTAGINGS_MAX):
+            tx = self._staged(refused)
+            result = stage(tx)
+            try:
+                await self._commit(tx, offsets, one_by_one)
+                self.expected.update(offsets)
+                return result
+            except _Rejected as rejected:
+                self._learn(tx, rejected.refusals, refused, one_by_one)
+            except Unavailable as error:
+                log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
+                # A destination that went away in mid-flight looks like brokers that do not answer.
+                await self._destinations.look_up({out.topic for out in tx.outputs})
+            if not await self._start_again():
+                return NOT_OURS
+        raise RuntimeError(f"partition {self.number}: {RESTAGINGS_MAX} tries of one turn were refused")
+
+    def _staged(self, refused: Mapping[Identity, str]) -> StagedTransaction:
+        return StagedTransaction(
+            partition=self.number,
+            partitions=self.who.partitions,
+            now_ms=self.now_ms(),
+            store=self._store,
+            bounds=self._bounds,
+            destinations=self._destinations,
+            row_bytes_max=self._row_bytes_max,
+            refused=refused,
+        )
+
+    # --- commit -------------------------------------------------------------------------------------------------
+
+    async def _commit(self, tx: StagedTransaction, offsets: Mapping[str, int], one_by_one: set[str]) -> None:
+        if not tx.empty or offsets:
+            batches, tables = self._batches(tx, one_by_one)
+            written = await self._producer.write(batches, offsets)
+            if written.refusals:
+                raise _Rejected(written.refusals)
+            await self._producer.commit()
+            last = dict(zip(tables, written.last_offsets[len(batches) - len(tables) :], strict=True))
+            if last:
+                self._store.write(tx.changes(), last, tx.now_ms)
+            self._committed(tx)
+        for effect in tx.effects:
+            effect()
+
+    def _committed(self, tx: StagedTransaction) -> None:
+        for index, entries in tx.index_writes.items():
+            for key, present in entries.items():
+                if present:
+                    self._bounds.fall(index, key)
+        for watcher in self.watchers:
+            watcher.committed(tx)
+
+    def _batches(self, tx: StagedTransaction, one_by_one: set[str]) -> tuple[list[Batch], list[str]]:
+        """Outputs by destination, then the changelogs of the tables named in the second value, last and in order."""
+        by_target: dict[tuple[str, int], list[OutRecord]] = {}
+        for out in tx.outputs:
+            target = out.topic, self._partition_of(out.topic, out.partition, out.record)
+            by_target.setdefault(target, []).append(out.record)
+        batches = [
+            Batch(topic, partition, records, self._batch_bytes_max(topic), one_by_one=topic in one_by_one)
+            for (topic, partition), records in by_target.items()
+        ]
+        tables = [table for table, rows in tx.writes.items() if rows]
+        for table in tables:
+            rows = [(key, value, ()) for key, value in tx.writes[table].items()]
+            batches.append(Batch(self.who.changelog(table), self.number, rows, self._row_bytes_max, compress=True))
+        return batches, tables
+
+    def _batch_bytes_max(self, topic: str) -> int:
+        known = self._destinations.known(topic)
+        return known.record_bytes_max if known is not None else self._row_bytes_max
+
+    def _partition_of(self, topic: str, partition: int | None, record: OutRecord) -> int:
+        """As Kafka's default partitioner by key; without a key by content, so that staging again decides the same."""
+        known = self._destinations.known(topic)
+        count = known.partitions if known is not None and known.partitions else self.who.partitions
+        if partition is not None and partition < count:
+            return partition
+        key, value, _ = record
+        if key is not None:
+            return (murmur2(key) & 0x7FFFFFFF) % count
+        return zlib.crc32(value or b"") % count
+
+    # --- trouble ------------------------------------------------------------------------------------------------
+
+    def _learn(
+        self,
+        tx: StagedTransaction,
+        refusals: Sequence[Refusal],
+        refused: dict[Identity, str],
+        one_by_one: set[str],
+    ) -> None:
+        """Remember refusals so that the next staging decides with them."""
+        for refusal in refusals:
+            if refusal.topic.startswith(self._own_prefix):
+                raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
+            if not refusal.records:
+                log.warning("destination %s refuses: %s", refusal.topic, refusal.reason)
+                self._destinations.refuse(refusal.topic, refusal.reason)
+                continue
+            sent = [
+                out.record
+                for out in tx.outputs
+                if out.topic == refusal.topic
+                and self._partition_of(out.topic, out.partition, out.record) == refusal.partition
+            ]
+            if len(refusal.records) > 1 and refusal.topic not in one_by_one:
+                one_by_one.add(refusal.topic)
+                continue
+            for position in refusal.records:
+                refused[identity_of(refusal.topic, sent[position])] = refusal.reason
+
+    async def _start_again(self) -> bool:
+        """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
+
+        Between our last commit and now another worker may have owned the partition (this process may have been frozen).
+        Fencing it out again would be wrong unless nothing happened: so what the changelog holds beyond our own last
+        write decides, and after the fencing nobody can add to it.
+        """
+        await self._patiently(self._producer.start)
+        if self.closed:
+            return False
+        rows = await self._patiently(self._changelog.catch_up)
+        if rows:
+            raise Fenced(f"{rows} rows in the changelog are not ours")
+        return not self.closed
+
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Do it, again after growing pauses while the brokers do not answer; a closed partition stops trying."""
+        pause = BACKOFF_SECONDS_FIRST
+        while True:
+            try:
+                return await step()
+            except Unavailable as error:
+                if self.closed:
+                    raise Fenced("closed while the brokers were away") from error
+                log.warning("partition %d: brokers do not answer (%s), next try in %.2f s", self.number, error, pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)

@@ -1,0 +1,102 @@
+"""What happens at an assignment: fence, restore, then read the committed offsets, seek, and only then deliver.
+
+Faust's recovery of active tables is replaced by the partitions' own (see `changelog`); its service, its signals and the
+order of a rebalance stay.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from faust.tables.manager import TableManager as FaustTableManager
+from faust.tables.recovery import RebalanceAgain
+from faust.tables.recovery import Recovery as FaustRecovery
+
+from dlq_stream.core.errors import DLQError
+
+
+class Recovery(FaustRecovery):
+    """Faust's recovery service with the partitions' own restore."""
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:
+        """Removes: a restore that takes longer than a request time-out counts as finished."""
+        await super()._wait(coro)
+
+    async def _build_highwaters(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
+        """Removes: an unknown high-water mark means "nothing to restore" (robinhood/aiokafka #7)."""
+        if title == "active":
+            self._nothing_left(tps, destination)
+        else:
+            await super()._build_highwaters(consumer, tps, destination, title)
+
+    async def _build_offsets(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
+        """Removes: tables restored while their former owner can still write, and five-second waits at markers (#47)."""
+        if title != "active":
+            await super()._build_offsets(consumer, tps, destination, title)
+            return
+        generation = self._generation_id
+        self._still(generation)
+        try:
+            await self.app.owner.open({tp.partition for tp in tps}, generation)
+        except DLQError as error:
+            self.app.refuse(error)
+        except Exception as error:
+            self.app.fatal("opening partitions", error)
+        self._still(generation)
+        self._nothing_left(tps, destination)
+
+    @staticmethod
+    def _nothing_left(tps: Any, destination: Any) -> None:
+        """For Faust: the changelogs end where its restored state does."""
+        for tp in tps:  # a Counter, whose update() would add
+            destination[tp] = -1
+
+    def _still(self, generation: int) -> None:
+        if generation != self.app.consumer_generation_id:
+            raise RebalanceAgain
+
+    async def _seek_offsets(self, consumer: Any, tps: Any, offsets: Any, title: str) -> None:
+        """Removes: seeking changelogs that are not read through the group's consumer."""
+        if title != "active":
+            await super()._seek_offsets(consumer, tps, offsets, title)
+
+    async def on_recovery_completed(self, generation_id: int = 0) -> None:
+        """Removes: partitions resumed before the seek, queues cleared after it (#596): records lost or seen twice."""
+        app, consumer = self.app, self.app.consumer
+        await app.on_rebalance_complete.send()
+        self._set_recovery_ended()
+        for table in self.tables.values():
+            await table.on_recovery_completed(self.actives_for_table[table], self.standbys_for_table[table])
+        self._still(generation_id)
+        positions = await consumer.positions_sought()
+        self._still(generation_id)
+        self.completed.set()
+        app.flow_control.resume()  # clears every queue
+        app.owner.ready(positions)
+        consumer.resume_partitions({tp for tp in consumer.assignment() if not self._is_changelog_tp(tp)})
+        consumer.resume_flow()
+        await app._fetcher.maybe_start()
+        self.tables.on_actives_ready()
+        if not app.assignor.assigned_standbys():
+            self.tables.on_standbys_ready()
+        app.on_rebalance_end()
+        app.on_ready()
+
+
+class TableManager(FaustTableManager):
+    """Faust's table manager with our recovery."""
+
+    _recovery: Recovery | None
+
+    async def on_start(self) -> None:
+        """Removes: one second of sleep at every start."""
+        if not self.should_stop:
+            await self._update_channels()
+            await self.recovery.start()
+
+    @property
+    def recovery(self) -> Recovery:
+        """The recovery service, made on first use."""
+        if self._recovery is None:
+            self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery

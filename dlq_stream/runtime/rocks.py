@@ -1,0 +1,143 @@
+"""The store of a partition: one RocksDB with all tables and indexes under one-byte prefixes.
+
+One database per partition, so that a commit is one `WriteBatch` and a worker opens few databases.  What the database
+holds is always committed in Kafka, and the changelog offset travels in the same batch: no write needs fsync, what a
+power loss takes away the changelog brings back.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import rocksdict
+
+log = logging.getLogger(__name__)
+
+META = b"\x00"
+"""Prefix of the store's own entries; no table or index has it."""
+
+BLOCK_CACHE_BYTES = 64 << 20
+"""Block cache, shared by all partitions of the process."""
+WRITE_BUFFER_BYTES = 16 << 20
+"""Memtable per partition; there are at most two."""
+OPEN_FILES_MAX = 256
+"""Open files per partition."""
+
+_cache: Any = None
+
+
+def _options() -> Any:
+    global _cache
+    if _cache is None:
+        _cache = rocksdict.Cache(BLOCK_CACHE_BYTES)
+    table = rocksdict.BlockBasedOptions()
+    table.set_block_cache(_cache)
+    table.set_bloom_filter(10, False)
+    options = rocksdict.Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_block_based_table_factory(table)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_max_open_files(OPEN_FILES_MAX)
+    options.set_keep_log_file_num(2)
+    return options
+
+
+class RocksStore:
+    """`dlq_stream.runtime.ports.Store` in a directory of its own."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._db = self._open()
+
+    def _open(self) -> Any:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            return rocksdict.Rdict(str(self.path), options=_options())
+        except Exception as error:  # rocksdict raises nothing more specific
+            if "lock" in str(error).lower():
+                raise RuntimeError(f"the local state {self.path} is in use by another process: {error}") from error
+            log.warning("local state %s cannot be opened and is built anew from the changelogs: %s", self.path, error)
+            shutil.rmtree(self.path)
+            return rocksdict.Rdict(str(self.path), options=_options())
+
+    def wipe(self, why: str) -> None:
+        """Delete everything, loudly."""
+        log.warning("local state %s is deleted and built anew from the changelogs: %s", self.path, why)
+        self.close()
+        shutil.rmtree(self.path)
+        self._db = self._open()
+
+    def close(self) -> None:
+        """See `Store.close`."""
+        self._db.close()
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See `Store.get_many`."""
+        found: list[bytes | None] = self._db.get(list(keys))
+        return found
+
+    def scan(self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False) -> list[tuple[bytes, bytes]]:
+        """See `Store.scan`."""
+        if limit <= 0 or start >= stop:
+            return []
+        bounds = rocksdict.ReadOptions()
+        bounds.set_iterate_lower_bound(start)
+        bounds.set_iterate_upper_bound(stop)
+        entries = self._db.iter(bounds)  # must not outlive this call: it holds the database's lock
+        if reverse:
+            entries.seek_to_last()
+            step = entries.prev
+        else:
+            entries.seek(start)
+            step = entries.next
+        found: list[tuple[bytes, bytes]] = []
+        while entries.valid():
+            found.append((entries.key(), entries.value()))
+            if len(found) >= limit:
+                break
+            step()
+        entries.status()
+        return found
+
+    def write(self, changes: Mapping[bytes, bytes | None], offsets: Mapping[str, int], now_ms: int) -> None:
+        """See `Store.write`."""
+        batch = rocksdict.WriteBatch(raw_mode=True)
+        put, delete = batch.put, batch.delete
+        for key, value in changes.items():
+            if value is None:
+                delete(key)
+            else:
+                put(key, value)
+        for table, offset in offsets.items():
+            put(META + b"offset:" + table.encode(), b"%d" % offset)
+        put(META + b"written", b"%d" % now_ms)
+        self._db.write(batch)
+
+    # --- what the state was built from --------------------------------------------------------------------------
+
+    def offset(self, table: str) -> int | None:
+        """Changelog offset up to which (and including which) the table was applied."""
+        return self._number(META + b"offset:" + table.encode())
+
+    def written_ms(self) -> int | None:
+        """When the state was last written."""
+        return self._number(META + b"written")
+
+    def _number(self, key: bytes) -> int | None:
+        value = self._db.get(key)
+        return None if value is None else int(value)
+
+    def identity(self) -> dict[str, Any] | None:
+        """What the state was built from, as given to `set_identity`."""
+        value = self._db.get(META + b"identity")
+        return None if value is None else json.loads(value)
+
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        """Remember what the state is being built from."""
+        self._db.put(META + b"identity", json.dumps(identity, sort_keys=True).encode())

@@ -1,0 +1,233 @@
+"""The transaction of a partition whose committed state is a `Store`: an overlay that remembers how to undo itself.
+
+Reads go through the overlay to the store.  Index entries are derived from rows when they are staged, so a scan sees
+them at once, and travel to the store in the same atomic write as the rows.
+
+A forward scan of an index from the start of a prefix remembers where the first committed entry was (`Bounds`).  Without
+it, a look for what is due seeks to the first key of a region that is full of tombstones: 70 ms an empty look at a
+million rows, against 11 µs from the remembered key.  The bound is only ever what a scan of committed state has shown,
+and falls when a smaller key is committed, so it needs no undoing; it belongs to one ownership of the partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dlq_stream.core.errors import Refused, TooLarge
+from dlq_stream.core.headers import MESSAGE_ID, record_size
+from dlq_stream.core.model import Headers
+from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination
+from dlq_stream.runtime.ports import Destinations, OutRecord, Store
+from dlq_stream.tables import INDEXES, TABLES
+
+BOUNDS_MAX = 4096
+"""Remembered scan bounds per partition; at the bound all are forgotten (the next scans are slower, not wrong)."""
+
+ROW_OVERHEAD_BYTES = 128
+"""What a row costs as a changelog record beyond its key and value: the frames of a record batch with one record."""
+
+_TIME_BYTES = INDEX_SUFFIX_BYTES - 16
+_MISSING: Any = object()
+_TABLES = {spec.name: spec for spec in TABLES}
+_TAGS = {spec.name: spec.tag for spec in TABLES} | {spec.name: spec.tag for spec in INDEXES}
+
+Identity = tuple[str, bytes | None, bytes | None, bytes | None]
+"""What makes a staged record the same one when it is staged again: topic, key, value, message id."""
+
+
+def identity_of(topic: str, record: OutRecord) -> Identity:
+    """The identity of a record for `Refused`; headers other than the message id may differ between tries."""
+    key, value, headers = record
+    return topic, key, value, next((v for k, v in headers if k == MESSAGE_ID), None)
+
+
+class Bounds:
+    """Where the first committed entry of an index prefix was last seen."""
+
+    def __init__(self) -> None:
+        self._first: dict[tuple[str, bytes], bytes] = {}
+
+    def begin(self, index: str, start: bytes) -> bytes:
+        """Where a forward scan from ``start`` may begin instead."""
+        return max(start, self._first.get((index, start), start))
+
+    def seen(self, index: str, start: bytes, first: bytes) -> None:
+        """No committed key of ``index`` lies in ``[start, first)``."""
+        if len(self._first) >= BOUNDS_MAX and (index, start) not in self._first:
+            self._first.clear()
+        self._first[index, start] = first
+
+    def fall(self, index: str, key: bytes) -> None:
+        """``key`` was committed."""
+        prefix = (index, key[:-INDEX_SUFFIX_BYTES])
+        if key < self._first.get(prefix, b""):
+            self._first[prefix] = key
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A staged record on its way out."""
+
+    topic: str
+    partition: int | None
+    record: OutRecord
+
+
+class StagedTransaction:
+    """`dlq_stream.core.transaction.Transaction` over a store; what it staged is read by the partition that commits."""
+
+    def __init__(
+        self,
+        *,
+        partition: int,
+        partitions: int,
+        now_ms: int,
+        store: Store,
+        bounds: Bounds,
+        destinations: Destinations,
+        row_bytes_max: int,
+        refused: Mapping[Identity, str],
+    ) -> None:
+        self.partition = partition
+        self.partitions = partitions
+        self.now_ms = now_ms
+        self._store = store
+        self._bounds = bounds
+        self._destinations = destinations
+        self._row_bytes_max = row_bytes_max
+        self._refused = refused
+        self._read: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
+        self.writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
+        self.index_writes: dict[str, dict[bytes, bool]] = {spec.name: {} for spec in INDEXES}
+        self.outputs: list[Output] = []
+        self.effects: list[Callable[[], None]] = []
+        self._undo: list[tuple[dict[bytes, Any], bytes, Any]] = []
+        self._marks: list[tuple[int, int, int]] = []
+
+    def get_many(self, table: str, keys: Collection[bytes]) -> dict[bytes, bytes | None]:
+        """See `Transaction.get_many`."""
+        staged, read = self.writes[table], self._read[table]
+        missing = [key for key in keys if key not in staged and key not in read]
+        if missing:
+            tag = _TAGS[table]
+            read.update(zip(missing, self._store.get_many([tag + key for key in missing]), strict=True))
+        if not staged:
+            return {key: read[key] for key in keys}
+        return {key: staged[key] if key in staged else read[key] for key in keys}
+
+    def put(self, table: str, key: bytes, value: bytes) -> None:
+        """See `Transaction.put`."""
+        size = len(key) + len(value) + ROW_OVERHEAD_BYTES
+        if size > self._row_bytes_max:
+            raise TooLarge(f"a row of table {table!r} takes {size} bytes, its changelog at most {self._row_bytes_max}")
+        self._write(table, key, value)
+
+    def delete(self, table: str, key: bytes) -> None:
+        """See `Transaction.delete`."""
+        self._write(table, key, None)
+
+    def _write(self, table: str, key: bytes, value: bytes | None) -> None:
+        writes = self.writes[table]
+        derive = _TABLES[table].derive
+        if derive is not None:
+            before = writes[key] if key in writes else self.get_many(table, (key,))[key]
+            removed, added = derive(key, before, value)
+            for index, entry in removed:
+                self._set(self.index_writes[index], entry, False)
+            for index, entry in added:
+                self._set(self.index_writes[index], entry, True)
+        self._set(writes, key, value)
+
+    def _set(self, target: dict[bytes, Any], key: bytes, value: Any) -> None:
+        if self._marks:
+            self._undo.append((target, key, target.get(key, _MISSING)))
+        target[key] = value
+
+    def scan(
+        self, name: str, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """See `Transaction.scan`."""
+        staged: Mapping[bytes, bytes | bool | None] = self.index_writes.get(name) or self.writes.get(name) or {}
+        own = {key: value for key, value in staged.items() if start <= key < stop} if staged else {}
+        committed = self._scan_committed(name, start, stop, limit + len(own), reverse)
+        if own:
+            merged = dict(committed)
+            for key, value in own.items():
+                if value is None or value is False:
+                    merged.pop(key, None)
+                else:
+                    merged[key] = b"" if value is True else value
+            committed = sorted(merged.items(), reverse=reverse)
+        return committed[:limit]
+
+    def _scan_committed(
+        self, name: str, start: bytes, stop: bytes, limit: int, reverse: bool
+    ) -> list[tuple[bytes, bytes]]:
+        tag = _TAGS[name]
+        # Only whole prefixes are remembered, ``prefix .. prefix + time``: `Bounds.fall` knows no other starts.
+        bounded = name in self.index_writes and not reverse and stop[:-_TIME_BYTES] == start
+        begin = min(self._bounds.begin(name, start), stop) if bounded else start
+        found = self._store.scan(tag + begin, tag + stop, limit, reverse=reverse)
+        entries = [(key[len(tag) :], value) for key, value in found]
+        if bounded and limit and begin < stop:
+            self._bounds.seen(name, start, entries[0][0] if entries else stop)
+        return entries
+
+    def destination(self, topic: str) -> Destination | None:
+        """See `Transaction.destination`."""
+        return self._destinations.known(topic)
+
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> None:
+        """See `Transaction.send`."""
+        record = (key, value, headers)
+        if self._refused and (reason := self._refused.get(identity_of(topic, record))):
+            raise Refused(f"topic {topic!r} does not take this record: {reason}")
+        known = self._destinations.known(topic)
+        if known is not None and (size := record_size(key, value, headers)) > known.record_bytes_max:
+            raise TooLarge(f"the record takes {size} bytes, topic {topic!r} at most {known.record_bytes_max}")
+        self.outputs.append(Output(topic, partition, record))
+
+    def mark(self) -> int:
+        """See `Transaction.mark`."""
+        self._marks.append((len(self._undo), len(self.outputs), len(self.effects)))
+        return len(self._marks) - 1
+
+    def rollback(self, mark: int) -> None:
+        """See `Transaction.rollback`."""
+        undo_from, outputs, effects = self._marks[mark]
+        for target, key, before in reversed(self._undo[undo_from:]):
+            if before is _MISSING:
+                del target[key]
+            else:
+                target[key] = before
+        del self._undo[undo_from:], self.outputs[outputs:], self.effects[effects:], self._marks[mark + 1 :]
+
+    def after_commit(self, effect: Callable[[], None]) -> None:
+        """See `Transaction.after_commit`."""
+        self.effects.append(effect)
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to commit."""
+        return not self.outputs and not any(self.writes.values())
+
+    def changes(self) -> dict[bytes, bytes | None]:
+        """Everything for the store's one atomic write: rows and index entries under their tags."""
+        changes: dict[bytes, bytes | None] = {}
+        for table, rows in self.writes.items():
+            tag = _TAGS[table]
+            for key, value in rows.items():
+                changes[tag + key] = value
+        for index, entries in self.index_writes.items():
+            tag = _TAGS[index]
+            for key, present in entries.items():
+                changes[tag + key] = b"" if present else None
+        return changes
+
+    def lowest_added(self, index: str) -> bytes | None:
+        """The smallest index entry that this transaction adds."""
+        return min((key for key, present in self.index_writes[index].items() if present), default=None)

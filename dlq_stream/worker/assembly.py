@@ -1,0 +1,161 @@
+"""Puts a worker together: engine, Faust app, partitions and what they are made of."""
+
+from __future__ import annotations
+
+import time
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from dlq_stream.core.classification import Classifier
+from dlq_stream.core.errors import DLQError
+from dlq_stream.engine import Engine
+from dlq_stream.kafka import split_brokers
+from dlq_stream.runtime.app import App
+from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
+from dlq_stream.runtime.crash import crash, refuse
+from dlq_stream.runtime.destinations import DestinationCache
+from dlq_stream.runtime.owner import BatchLimits, Owner
+from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.producer import KafkaProducer
+from dlq_stream.runtime.rocks import RocksStore
+from dlq_stream.runtime.topic_source import KafkaTopicSource
+from dlq_stream.settings import Settings
+from dlq_stream.topics import AppTopics, Verified
+from dlq_stream.worker.observer import observe
+from dlq_stream.worker.preparation import prepare
+from dlq_stream.worker.regex import compile_regex
+
+TOPIC_EXTRA_BYTES = 65_536
+"""What app topics take beyond ``record_bytes_max`` (see `dlq_stream.topics.plan`)."""
+
+POLL_INTERVAL_SECONDS_MAX = 3600.0
+"""Longest restore before the group gives up on the worker."""
+
+POLLS_QUEUED_MAX = 2
+"""Polls that may wait for an agent; each is bounded by the fetch size."""
+
+
+class SystemClock:
+    """`dlq_stream.runtime.ports.Clock`: the machine's."""
+
+    def now_ms(self) -> int:
+        """See `Clock.now_ms`."""
+        return time.time_ns() // 1_000_000
+
+
+class WorkerApp(App):
+    """The Faust app with what has to happen around it."""
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        self.settings = settings
+        self.verified: Verified | None = None
+        self.destinations = DestinationCache(
+            KafkaTopicSource(
+                kafka_options(settings),
+                dead_letter_retention_ms=settings.retention_ms,
+                replication_factor=settings.replication_factor,
+            )
+        )
+        super().__init__(settings.app_id, **options)
+
+    async def on_first_start(self) -> None:
+        """Check everything before the group is joined, unless ``dlq-stream worker`` has done so already."""
+        if self.verified is None:
+            self.verified = await prepare(self.settings)
+        await self.destinations.look_up(AppTopics(self.settings.app_id).all)
+        await super().on_first_start()
+
+    def new_partition(self, number: int, generation: int) -> Partition:
+        """A partition on RocksDB and Kafka, not opened yet."""
+        settings, verified = self.settings, self.verified
+        assert verified is not None  # on_first_start came first
+        clock = SystemClock()
+        store = RocksStore(settings.data_dir / settings.app_id / f"p{number}")
+        origin = StateOrigin(settings.app_id, verified.cluster_id, settings.partitions, verified.tombstones_kept_ms)
+        options = kafka_options(settings)
+        row_bytes_max = settings.record_bytes_max + TOPIC_EXTRA_BYTES
+        return Partition(
+            Identification(number, settings.partitions, generation, settings.app_id),
+            producer=KafkaProducer(
+                f"{settings.app_id}-p{number}",
+                group=settings.app_id,
+                partition=number,
+                options=options,
+                transaction_timeout_seconds=settings.transaction_timeout_seconds,
+                request_bytes_max=max(row_bytes_max, settings.batch_bytes_max) + TOPIC_EXTRA_BYTES * 2,
+                missing=self.destinations.missing,
+            ),
+            store=store,
+            changelog=KafkaChangelog(number, store, origin, clock, options),
+            destinations=self.destinations,
+            clock=clock,
+            row_bytes_max=row_bytes_max,
+            still_ours=lambda: self.consumer_generation_id == generation,
+            fatal=self.fatal,
+        )
+
+
+def assemble(settings: Settings) -> tuple[WorkerApp, Engine]:
+    """The app without agents and timers, and the engine that these use."""
+    app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=crash, **faust_settings(settings))
+    app.owner = Owner(
+        new_partition=app.new_partition,
+        seek=lambda topic, partition, position: app.consumer.read_from(topic, partition, position),
+        destinations=app.destinations,
+        limits=BatchLimits(settings.batch_bytes_max, settings.batch_hold_ms_target),
+        fatal=app.fatal,
+    )
+    app.task(app.destinations.run)
+    return app, engine_of(settings)
+
+
+def engine_of(settings: Settings) -> Engine:
+    """What the engine needs to know of the settings."""
+    policies = settings.policies()
+
+    @lru_cache(maxsize=settings.queues_max)
+    def classifier_for(queue: str) -> Classifier:
+        return Classifier(policies.for_queue(queue).rules, compile_regex)
+
+    return Engine(
+        app_id=settings.app_id,
+        policies=policies,
+        classifier_for=classifier_for,
+        observe=observe,
+        allowed_topics=settings.allowed_topics,
+        attempts_kept_max=settings.attempts_kept_max,
+        queues_max=settings.queues_max,
+        retention_ms=settings.retention_ms,
+    )
+
+
+def kafka_options(settings: Settings) -> dict[str, Any]:
+    """Addresses (and, one day, security) for every client of ours."""
+    return {"bootstrap_servers": split_brokers(settings.brokers), "client_id": f"{settings.app_id}-worker"}
+
+
+def web_settings(settings: Settings) -> dict[str, Any]:
+    """Loopback only; nothing but our own pages is served."""
+    return {"web_enabled": True, "web_bind": "127.0.0.1", "web_port": settings.web_port, "web_host": "127.0.0.1"}
+
+
+def faust_settings(settings: Settings) -> dict[str, Any]:
+    """Faust's settings that follow from ours."""
+    fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * (POLLS_QUEUED_MAX + 2))
+    return {
+        "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
+        "datadir": Path(settings.data_dir) / settings.app_id,
+        "topic_partitions": settings.partitions,
+        "consumer_group_instance_id": settings.instance_id,
+        "consumer_auto_offset_reset": "earliest",
+        "consumer_max_fetch_size": min(1 << 20, max(1 << 16, fetch_bytes)),
+        "broker_max_poll_records": settings.poll_records_max,
+        "broker_max_poll_interval": POLL_INTERVAL_SECONDS_MAX,
+        "broker_session_timeout": settings.session_timeout_seconds,
+        "broker_heartbeat_interval": min(1.0, settings.session_timeout_seconds / 3),
+        "broker_rebalance_timeout": settings.session_timeout_seconds,
+        "broker_request_timeout": max(40.0, settings.session_timeout_seconds + 5),
+        "stream_buffer_maxsize": POLLS_QUEUED_MAX,
+        "producer_acks": -1,
+    }
