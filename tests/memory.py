@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from dlq_stream.core.errors import Refused, TooLarge
-from dlq_stream.core.model import Headers
 from dlq_stream.core.headers import record_size
+from dlq_stream.core.model import Headers
 from dlq_stream.core.transaction import Destination
 from dlq_stream.tables import INDEXES, TABLES
 
 T = TypeVar("T")
 
 _DERIVE = {spec.name: spec.derive for spec in TABLES}
-_NAMES = [spec.name for spec in (*TABLES, *INDEXES)]
+_NAMES = [*(spec.name for spec in TABLES), *(spec.name for spec in INDEXES)]
 
 
 class Sent(NamedTuple):

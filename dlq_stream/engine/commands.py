@@ -46,8 +46,7 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
     turn = Turn(tx, engine)
     ours: list[tuple[Record, Command]] = []
     for record in records:
-        mark = tx.mark()
-        try:
+        try:  # nothing is staged here but one send, last
             command = parse_command(record.value)
             target = partition_of(command.id, tx.partitions)
             if target == tx.partition:
@@ -57,7 +56,6 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
                     raise MalformedEvent(f"message_id: {command.id.hex()} was forwarded to the wrong partition")
                 forward_command(turn, record, command.id, target)
         except Exception as error:
-            tx.rollback(mark)
             quarantine(turn, record, error)
     desk = _Desk(turn, {command.id for _, command in ours})
     for record, command in ours:

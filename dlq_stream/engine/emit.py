@@ -62,7 +62,7 @@ def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: in
     if run.unknown:
         soon = tx.now_ms + UNKNOWN_RETRY_MS
         next_due_ms = soon if next_due_ms is None else min(next_due_ms, soon)
-    return EmitResult(run.emitted, run.handled, next_due_ms, run.full, frozenset(run.unknown))
+    return EmitResult(run.emitted, run.handled, next_due_ms, run.full or run.due_again, frozenset(run.unknown))
 
 
 class _RecordMissing(DLQError):
@@ -70,13 +70,18 @@ class _RecordMissing(DLQError):
 
 
 class _Run:
-    """One look at the due index.  ``full``: a bound was reached with work left."""
+    """One look at the due index.
+
+    ``full``: a bound was reached with work left.  ``due_again``: a row that was dealt with is due again at once, such
+    as a timed-out one without backoff, or an escalated one whose topic has to be looked up.
+    """
 
     def __init__(self, turn: Turn, records_max: int, budget: Budget) -> None:
         self.turn = turn
         self.emitted = 0
         self.handled = 0
         self.full = False
+        self.due_again = False
         self.unknown: set[str] = set()
         self._records_max = records_max
         self._budget = budget
@@ -190,6 +195,8 @@ class _Run:
     def _write(self, message_id: bytes, old: Message, new: Message, event: Event | None) -> None:
         messages.put(self.turn.tx, message_id, new)
         self.turn.book.changed(old, new, event)
+        if new.due_ms is not None and new.due_ms <= self.turn.now_ms:
+            self.due_again = True
 
     def _emit(self, message_id: bytes, row: Message, raw: bytes | None) -> None:
         """PENDING and due: write the original record to its target, or give the message up where that is unusable."""

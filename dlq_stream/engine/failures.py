@@ -15,9 +15,8 @@ from dataclasses import replace as replace_event
 
 from msgspec.structs import replace
 
-from dlq_stream.core.backoff import chance_of
-from dlq_stream.core.classification import Classifier, Decision
-from dlq_stream.core.decide import Escalate, Retry, decide
+from dlq_stream.core.classification import Decision
+from dlq_stream.core.decide import Escalate, Retry
 from dlq_stream.core.destinations import refusal_of_name, refusal_of_retry_topic
 from dlq_stream.core.errors import MalformedEvent, UnsupportedFormat
 from dlq_stream.core.events import EventIgnored, FailureStored, MessageEscalated
@@ -43,6 +42,7 @@ from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.fingerprint import fingerprint
 from dlq_stream.engine.forwarding import forward_failure
 from dlq_stream.engine.quarantine import quarantine
+from dlq_stream.engine.rules import QueueRules
 from dlq_stream.engine.targets import target_of
 from dlq_stream.engine.turn import Budget, Turn, advance
 from dlq_stream.tables import attempts, messages
@@ -51,9 +51,6 @@ from dlq_stream.tables.messages import Message, state_of
 
 ERROR_TYPE_CHARS_MAX = 200
 """So much of an error type's name is kept in the hot row; the attempt holds all of it."""
-
-BY_REPORTER = "as reported"
-"""The deciding rule's name where the event itself said the category."""
 
 _FIRST_PENDING = LIFECYCLE[State.ABSENT][Event.FAILED_AGAIN].status
 _FIRST_ESCALATED = LIFECYCLE[State.ABSENT][Event.FAILED_FINALLY].status
@@ -67,8 +64,7 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     turn = Turn(tx, engine)
     ours: list[tuple[Record, FailureEvent]] = []
     for record in records:
-        mark = tx.mark()
-        try:
+        try:  # nothing is staged here but one send, last
             event = parse_failure(record)
             target = partition_of(event.id, tx.partitions)
             if target == tx.partition:
@@ -78,7 +74,6 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
                     raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
                 forward_failure(turn, record, event, target)
         except Exception as error:
-            tx.rollback(mark)
             quarantine(turn, record, error)
     intake = _Intake(turn, {event.id for _, event in ours})
     for record, event in ours:
@@ -94,23 +89,6 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     turn.finish()
 
 
-class _Rules:
-    """What a queue's policy and classification are, worked out once per batch."""
-
-    __slots__ = ("booked_as", "classifier", "policy", "varies")
-
-    def __init__(self, policy: RetryPolicy, classifier: Classifier, booked_as: str) -> None:
-        self.policy = policy
-        self.classifier = classifier
-        self.booked_as = booked_as
-        self.varies = policy.jitter != "none" or bool(policy.by_error)
-
-    def classify(self, event: FailureEvent) -> Decision:
-        if event.category is not None:
-            return Decision(event.category, BY_REPORTER)
-        return self.classifier.classify(event.types_and_cause, event.error_message)
-
-
 class _Intake:
     """The events of one batch that belong here.  Its caches hold only what was staged and not rolled back."""
 
@@ -119,7 +97,7 @@ class _Intake:
         self._budget = Budget(turn.engine.dead_letter_bytes_max)
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
-        self._rules: dict[str, _Rules] = {}
+        self._rules: dict[str, QueueRules] = {}
         self._checked: set[tuple[str, str | None]] = set()
         self._asked: set[str] = set()
 
@@ -160,13 +138,12 @@ class _Intake:
         raw = self._stored[id_]
         return None if raw is None else messages.codec.decode(raw)
 
-    def _rules_of(self, queue: str) -> _Rules:
+    def _rules_of(self, queue: str) -> QueueRules:
         rules = self._rules.get(queue)
         if rules is None:
-            engine = self._turn.engine
-            rules = _Rules(
-                engine.policies.for_queue(queue), engine.classifier_for(queue), self._turn.book.booked_as(queue)
-            )
+            turn = self._turn
+            policy, classifier = turn.engine.policies.for_queue(queue), turn.engine.classifier_for(queue)
+            rules = QueueRules(policy, classifier, turn.book.booked_as(queue), turn.now_ms)
             self._rules[queue] = rules
         return rules
 
@@ -200,13 +177,13 @@ class _Intake:
         turn, now = self._turn, self._turn.now_ms
         rules = self._rules_of(event.queue)
         decision = rules.classify(event)
-        outcome = self._decide(rules, decision, event, base=event.attempt, since_ms=now)
+        outcome = rules.after_first(event, decision.category)
         attempt = _attempt_of(event, decision, now, has_record=True)
         encoded = attempts.codec.encode(attempt)
         origin, error_type = event.origin, event.error_types[0] if event.error_types else ""
-        again = type(outcome) is Retry
+        retry = isinstance(outcome, Retry)
         row = Message(
-            status=_FIRST_PENDING if again else _FIRST_ESCALATED,
+            status=_FIRST_PENDING if retry else _FIRST_ESCALATED,
             due_ms=outcome.due_ms if isinstance(outcome, Retry) else None,
             created_ms=now,
             closed_ms=None,
@@ -243,7 +220,7 @@ class _Intake:
             return
         rules = self._rules_of(row.queue)
         decision = rules.classify(event)
-        outcome = self._decide(rules, decision, event, base=row.attempt_base, since_ms=row.allowance_from_ms)
+        outcome = rules.after_another(event, decision.category, row)
         error_type = event.error_types[0] if event.error_types else ""
         new = advance(
             row,
@@ -264,21 +241,6 @@ class _Intake:
 
     # --- deciding and writing ---------------------------------------------------------------------------------------
 
-    def _decide(
-        self, rules: _Rules, decision: Decision, event: FailureEvent, *, base: int, since_ms: int
-    ) -> Retry | Escalate:
-        return decide(
-            rules.policy,
-            decision.category,
-            attempt=event.attempt,
-            attempt_base=base,
-            now_ms=self._turn.now_ms,
-            since_ms=since_ms,
-            chance=chance_of(event.id, event.attempt + 1) if rules.varies else 0.0,
-            retry_after_ms=event.retry_after_ms,
-            error_types=event.types_and_cause,
-        )
-
     def _store(
         self,
         id_: bytes,
@@ -287,7 +249,7 @@ class _Intake:
         first: Attempt | None,
         latest: Attempt,
         outcome: Retry | Escalate,
-        rules: _Rules,
+        rules: QueueRules,
     ) -> None:
         """Write the row, after its ``-dlq`` record where it was given up; book it once nothing can fail any more."""
         turn = self._turn

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -333,7 +334,7 @@ async def test_effects_run_after_the_commit_and_in_order(subject: Subject) -> No
     def stage(tx: Transaction) -> None:
         tx.send(topic, b"k", b"v", ())
         for number in (1, 2, 3):
-            tx.after_commit(lambda number=number: seen.append(number))
+            tx.after_commit(partial(seen.append, number))
         assert seen == []
 
     await subject.run(stage)
