@@ -16,6 +16,7 @@ This module knows aiokafka and addresses, but neither our settings nor our topic
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -36,6 +37,8 @@ from aiokafka.errors import (
 from aiokafka.protocol.metadata import MetadataRequest
 
 from dlq_stream.core.errors import BrokersUnavailable
+
+log = logging.getLogger(__name__)
 
 UNREACHABLE = (
     KafkaConnectionError,
@@ -120,12 +123,16 @@ async def wait_for_brokers(brokers: str | Sequence[str], wait_seconds: float) ->
     """
     addresses = split_brokers(brokers)
     deadline = time.monotonic() + wait_seconds
+    waiting = False
     while True:
         problem = ""
         for address in addresses:
             problem = await _problem_of(address, max(1.0, deadline - time.monotonic()))
             if not problem:
                 return
+        if not waiting:
+            log.info("waiting up to %g s for brokers: %s", wait_seconds, problem)
+            waiting = True
         if time.monotonic() + _RETRY_SECONDS >= deadline:
             raise BrokersUnavailable(
                 f"no Kafka broker answered at {', '.join(addresses)} within {wait_seconds:g} s ({problem}); "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import signal
 from typing import Any
 
 import click
@@ -10,6 +12,8 @@ from dlq_stream.cli.options import settings_options
 from dlq_stream.cli.run import need_extras, run
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import GROUPS
+
+log = logging.getLogger(__name__)
 
 
 @click.command("worker")
@@ -25,6 +29,12 @@ def command(**options: Any) -> None:
 
 
 def _work(settings: Settings) -> int:
-    from dlq_stream.worker.run import main
+    """Run the worker; a signal before it has handlers of its own (brokers are waited for) is a clean end, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        from dlq_stream.worker.run import main
 
-    return main(settings)
+        return main(settings)
+    except KeyboardInterrupt:
+        log.info("told to stop before this worker had joined")
+        return 0

@@ -115,11 +115,15 @@ async def _write_missing(producer: AIOKafkaProducer, app_id: str, markers: Marke
     known = {topic: one.incarnation for (topic, _), one in markers.items() if one is not None}
     fresh = uuid.uuid4().hex
     async with asyncio.timeout(TRANSACTION_SECONDS_MAX), producer.transaction():
-        sent = [
-            await producer.send(
-                topic, marker.encode(Marker(known.get(topic, fresh), app_id)), key=MARKER_KEY, partition=partition
-            )
-            for topic, partition in missing
-        ]
+        sent = []
+        for topic, partition in missing:
+            value = marker.encode(Marker(known.get(topic, fresh), app_id))
+            sent.append(await producer.send(topic, value, key=MARKER_KEY, partition=partition))
+            sent[-1].add_done_callback(_seen)  # where a later send fails, nobody comes to ask this one
         await asyncio.gather(*sent)
     return len(missing)
+
+
+def _seen(future: asyncio.Future[Any]) -> None:
+    if not future.cancelled():
+        future.exception()

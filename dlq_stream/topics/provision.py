@@ -61,6 +61,11 @@ async def create_or_verify(settings: Settings, sources: Sequence[str] = ()) -> P
         existing = await cluster.describe(topics.all)
         await _raise_mismatches(cluster, settings, existing)
         missing = [topic for topic in plan(settings, copies) if topic.name not in existing]
+        if missing and copies < settings.require_replication:
+            raise ConfigurationError(
+                f"the app's topics would get {copies} copies, require_replication is {settings.require_replication}: "
+                f"set replication_factor (--replication-factor / DLQ_REPLICATION_FACTOR); nothing was created"
+            )
         await cluster.create(missing)
         done.created = [topic.name for topic in missing]
         done.verified = [name for name in topics.all if name in existing]
@@ -164,7 +169,7 @@ def _warnings(settings: Settings, described: dict[str, Described], brokers: int)
     copies = min(topic.copies for topic in described.values())
     wanted = min(COPIES_WANTED, brokers)
     if copies == 1:
-        fix = f"; {brokers} brokers allow {wanted}: set replication_factor before init" if wanted > 1 else ""
+        fix = f"; {brokers} brokers allow {wanted}: raise it with kafka-reassign-partitions.sh" if wanted > 1 else ""
         return [f"the topics of {settings.app_id} have one copy: losing that broker loses messages{fix}"]
     if copies < wanted:
         return [f"the topics of {settings.app_id} have {copies} copies, {brokers} brokers allow {wanted}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -124,6 +125,22 @@ def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) ->
     done = invoke("init")
     assert done.exit_code == 0
     assert done.stderr == "Warning: environment variable DLQ_BROKER sets nothing; did you mean 'DLQ_BROKERS'?\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_waits_for_brokers_can_be_told_to_stop(number: signal.Signals, tmp_path: Path) -> None:
+    """Code 0, at once, as when it runs."""
+    options = ["--brokers", "127.0.0.1:1", "--data-dir", str(tmp_path), "--web-port", "0"]
+    command = [sys.executable, "-m", "dlq_stream.cli", "worker", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "waiting up to 30 s for brokers" not in process.stderr.readline():
+            assert process.poll() is None
+        process.send_signal(number)
+        _, rest = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "told to stop" in rest
+    assert "Traceback" not in rest
 
 
 @pytest.mark.parametrize(

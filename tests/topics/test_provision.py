@@ -216,9 +216,13 @@ async def test_too_few_copies_are_refused_on_demand(settings: Settings) -> None:
     await create_or_verify(settings)
     text = await problems_of(settings.model_copy(update={"require_replication": 2}))
     assert "replication factor is 1, expected at least 2" in text
-    other = settings.model_copy(update={"app_id": unique_name("app"), "replication_factor": 3})
-    with pytest.raises(ConfigurationError, match="replication_factor is 3, the cluster has 1 brokers"):
-        await create_or_verify(other)
+    other = settings.model_copy(update={"app_id": unique_name("app")})
+    for changes, told in (
+        ({"replication_factor": 3}, "replication_factor is 3, the cluster has 1 brokers"),
+        ({"require_replication": 2}, "would get 1 copies, require_replication is 2"),
+    ):
+        with pytest.raises(ConfigurationError, match=told):
+            await create_or_verify(other.model_copy(update=changes))
     assert not set(AppTopics(other.app_id).all) & set(await list_topics(other.brokers))
 
 
