@@ -32,8 +32,9 @@ from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, Refus
 from dlq_stream.core.model import Headers
 from dlq_stream.kafka import UNREACHABLE, no_topic_creation, split_brokers
 
-TRIES_MAX = 3
-"""A record is refused for good after so many tries, each with a fresh producer."""
+REFUSALS_MAX = 3
+"""A record is refused for good after so many answers that are no invitation to try again, each to a fresh producer."""
+RECONNECT_SECONDS = 0.2
 BATCH_BYTES_MAX = 262_144
 """Records share a batch up to this, where the topic takes as much; larger batches save no more."""
 CAUTIOUS_BATCH_BYTES_MAX = 16_384
@@ -43,6 +44,9 @@ REQUEST_ROOM_BYTES = 65_536
 """A request is larger than the batch in it, and aiokafka compares its limit with an estimate that is larger still."""
 REQUEST_TIMEOUT_MS = 10_000
 """One request; a broker that hangs is given up after this and the batch tried again."""
+
+ABANDON_SECONDS_MAX = 1.0
+"""So long a sender that is given up may take to notice."""
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
@@ -99,8 +103,8 @@ class AcknowledgedProducer:
             ) from None
 
     async def _write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
-        problem: KafkaError | None = None
-        for _ in range(TRIES_MAX):
+        refusals = 0
+        while True:
             producer, batch_bytes_max = self._producer, self._options["max_batch_size"]
             if producer is None:
                 raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
@@ -110,20 +114,23 @@ class AcknowledgedProducer:
             except ProducerClosed:  # it was replaced, or we are stopping: the next round tells
                 await asyncio.sleep(0)
             except KafkaError as error:
-                problem = error
                 is_neighbour = isinstance(error, _TOO_LARGE) and batch_bytes_max > CAUTIOUS_BATCH_BYTES_MAX
                 if is_neighbour:
                     self._options["max_batch_size"] = CAUTIOUS_BATCH_BYTES_MAX
                 await self._renew(producer)
                 if not is_neighbour:
-                    _raise_what_is_final(topic, error)
-        raise Refused(f"{topic}: the brokers refused the record {TRIES_MAX} times: {problem!r}")
+                    refusals += not error.retriable
+                    _raise_what_is_final(topic, error, refusals)
 
     async def _renew(self, broken: Any) -> None:
-        """Put a fresh producer in the place of ``broken``, unless someone has done so."""
+        """Put a fresh producer in the place of ``broken``, unless someone has done so; try for as long as it takes."""
         async with self._renewing:
-            if self._producer is broken:
-                fresh = await self._started()
+            while self._producer is broken:
+                try:
+                    fresh = await self._started()
+                except BrokersUnavailable:
+                    await asyncio.sleep(RECONNECT_SECONDS)
+                    continue
                 if self._producer is broken:
                     self._producer = fresh
                     self._retire(broken)
@@ -155,13 +162,24 @@ class AcknowledgedProducer:
                 await producer.stop()
         except (TimeoutError, KafkaError) as error:
             log.warning("a producer was closed with records unacknowledged: %r", error)
-            with suppress(KafkaError):
-                await producer.client.close()
+            await _abandon(producer)
 
 
-def _raise_what_is_final(topic: str, error: KafkaError) -> None:
+async def _abandon(producer: Any) -> None:
+    """Close without flushing.  `stop` alone, cut short, leaves its sender trying for as long as the process lives."""
+    with suppress(KafkaError):
+        await producer.client.close()
+    sender = producer._sender.sender_task
+    if sender is not None and not sender.done():
+        sender.cancel()
+        await asyncio.wait({sender}, timeout=ABANDON_SECONDS_MAX)
+
+
+def _raise_what_is_final(topic: str, error: KafkaError, refusals: int) -> None:
     """Raise for what no further try cures."""
     if isinstance(error, _TOO_LARGE):
         raise TooLarge(f"{topic}: the brokers refused the record as too large") from error
     if isinstance(error, TopicAuthorizationFailedError | InvalidTopicError):
         raise ConfigurationError(f"{topic}: the brokers do not let us write there ({error!r}); grant Write") from error
+    if refusals >= REFUSALS_MAX:
+        raise Refused(f"{topic}: the brokers refused the record {refusals} times: {error!r}") from error

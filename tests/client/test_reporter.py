@@ -146,6 +146,7 @@ async def test_a_missing_topic_is_found_at_the_start_and_not_created(kafka_facto
         await delete_topic(kafka.bootstrap, f"{app_id}-failures")
         with pytest.raises(BrokersUnavailable, match=r"not acknowledged within 3 s.*commit nothing"):
             await reporter.report(Read(offset=2), ValueError())
+    assert asyncio.all_tasks() == {asyncio.current_task()}  # nobody goes on trying
     assert f"{app_id}-failures" not in await list_topics(kafka.bootstrap)
 
 
