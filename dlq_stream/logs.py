@@ -1,7 +1,8 @@
 """Log lines, as text for people or as JSON for machines, on standard error.
 
 Payloads, keys and header values are never logged.  Our own code does not; aiokafka and Faust write whole requests and
-events at level debug, so theirs begins at info, whatever is asked for.
+events at level debug, so theirs is never shown.  Their chatter of level info (every service that starts, every
+subscription) is shown where level debug is asked for.
 
 A record's structured fields travel in ``extra={"fields": {...}}``: members of the object in JSON, ``name=value`` behind
 the text otherwise.
@@ -39,8 +40,11 @@ def set_up(log_format: LogFormat = "text", level: str = "info", stream: TextIO |
     root.addHandler(handler)
     least = logging.getLevelNamesMapping()[level.upper()]
     root.setLevel(least)
+    is_detailed = least <= logging.DEBUG
     for name in THEIRS:
-        logging.getLogger(name).setLevel(max(least, logging.INFO))
+        logging.getLogger(name).setLevel(logging.INFO if is_detailed else max(least, logging.WARNING))
+    if not is_detailed:
+        handler.addFilter(without_service_chatter)
     logging.captureWarnings(True)
 
 
@@ -56,6 +60,11 @@ def without_verification_noise(record: logging.LogRecord) -> bool:
         and "retrying" in str(record.msg)
         and "NotEnoughReplicas" in record.getMessage()
     )
+
+
+def without_service_chatter(record: logging.LogRecord) -> bool:
+    """Drop mode's "[^--Consumer]: Starting...", which it writes for subclasses of ours under our names."""
+    return record.levelno >= logging.WARNING or not str(record.msg).startswith("[^")
 
 
 class WithoutRepeats:

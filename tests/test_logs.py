@@ -69,6 +69,18 @@ def test_debug_lines_of_others_are_never_written(stream: io.StringIO) -> None:
     assert "ours" in stream.getvalue()
 
 
+@pytest.mark.parametrize(("level", "shown"), [("info", False), ("debug", True)])
+def test_chatter_of_others_is_for_debugging(stream: io.StringIO, level: str, shown: bool) -> None:
+    """What services start and topics are subscribed is not for every day; their warnings are."""
+    logs.set_up("text", level, stream)
+    logging.getLogger("aiokafka.consumer").info("subscribed")
+    logging.getLogger("dlq_stream.runtime.consumer").info("[^--Consumer]: Starting...")
+    assert ("subscribed" in stream.getvalue(), "Starting" in stream.getvalue()) == (shown, shown)
+    logging.getLogger("aiokafka.consumer").warning("one")
+    logging.getLogger("dlq_stream.runtime.consumer").warning("[^--Consumer]: two")
+    assert len(stream.getvalue().splitlines()) == 2 * shown + 2
+
+
 def test_verification_noise_is_dropped(stream: io.StringIO) -> None:
     """The harmless retry after NotEnoughReplicas is not said; other retries, and the final failure, are."""
     logs.set_up("text", "info", stream)
