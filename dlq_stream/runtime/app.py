@@ -61,7 +61,7 @@ class App(faust.App):
     def on_init_dependencies(self) -> Any:
         """Removes: ``faust worker`` turns the web server on, on all interfaces, whatever the app's settings say."""
         for name, value in self._web_settings.items():
-            if getattr(self.conf, name) != value:
+            if str(getattr(self.conf, name)) != str(value):
                 setattr(self.conf, name, value)
         return super().on_init_dependencies()
 

@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 from faust.events import Event
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, Message
+from mode import Service
 
 from dlq_stream.kafka import no_topic_creation
 from dlq_stream.runtime.owner import Poll
@@ -60,6 +61,17 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             if start is not None:  # else fetched before the first seek of this assignment: nobody asked for it
                 runs[tp] = Run(start, stop, fetched)
         return runs
+
+    def membership_problem(self) -> BaseException | None:
+        """What ended the task that keeps us in the group, if it has ended by itself."""
+        coordinator = getattr(self._consumer, "_coordinator", None)
+        if coordinator is None or coordinator._closing.done():
+            return None
+        task = getattr(coordinator, "_coordination_task", None)  # a consumer without a group has none
+        if task is None or not task.done() or task.cancelled():
+            return None
+        problem: BaseException | None = task.exception()
+        return problem or RuntimeError("aiokafka's coordination task has ended")
 
     async def seek_to(self, tp: TP, position: int) -> None:
         """Read on from ``position``."""
@@ -122,6 +134,14 @@ class Consumer(driver.Consumer):
     async def read_from(self, topic: str, partition: int, position: int) -> None:
         """Read on from ``position``."""
         await self._thread.seek_to(TP(topic, partition), position)
+
+    @Service.task
+    async def _watch_membership(self) -> None:
+        """Removes: a worker that silently does nothing because aiokafka's membership task has ended with an error."""
+        async for _ in self.itertimer(1.0, name="membership"):
+            problem = self._thread.membership_problem()
+            if problem is not None and not self.transport.app.should_stop:
+                self.transport.app.fatal("membership of the group", problem)
 
     async def _drain_messages(self, fetcher: Any) -> None:
         """Removes: four asyncio tasks per record, and gap bookkeeping that loses records (upstream #596)."""

@@ -51,6 +51,7 @@ class DestinationCache:
         self._monotonic = monotonic
         self._known: OrderedDict[str, tuple[Destination, float]] = OrderedDict()
         self._wanted: set[str] = set()
+        self._looking_up = asyncio.Lock()
         self._asked = asyncio.Event()
 
     def known(self, topic: str) -> Destination | None:
@@ -83,18 +84,26 @@ class DestinationCache:
 
     async def look_up(self, topics: Collection[str]) -> None:
         """See `Destinations.look_up`; gives up quietly, since whoever waits asks again."""
-        wanted = sorted(topics)[:LOOK_UPS_AT_ONCE_MAX]
-        if not wanted:
-            return
-        try:
-            async with asyncio.timeout(LOOK_UP_SECONDS_MAX):
-                found = await self._source.describe(wanted)
-        except Exception as error:  # whatever went wrong, what was known stays and the next asking tries again
-            log.warning("looking up %d destinations failed: %r", len(wanted), error)
-            await asyncio.sleep(PAUSE_SECONDS)
-            return
-        for destination in found.values():
-            self._remember(destination)
+        asked_at = self._monotonic()
+        async with self._looking_up:
+            wanted = [topic for topic in sorted(topics) if not self._known_since(topic, asked_at)]
+            wanted = wanted[:LOOK_UPS_AT_ONCE_MAX]
+            if not wanted:
+                return
+            try:
+                async with asyncio.timeout(LOOK_UP_SECONDS_MAX):
+                    found = await self._source.describe(wanted)
+            except Exception as error:  # whatever went wrong, what was known stays and the next asking tries again
+                log.warning("looking up %d destinations failed: %r", len(wanted), error)
+                await asyncio.sleep(PAUSE_SECONDS)
+                return
+            for destination in found.values():
+                self._remember(destination)
+
+    def _known_since(self, topic: str, instant: float) -> bool:
+        """Whether somebody else's look-up has answered while this one waited for its turn."""
+        entry = self._known.get(topic)
+        return entry is not None and entry[1] >= instant
 
     async def missing(self, topics: Collection[str]) -> bool:
         """Whether one of ``topics`` does not exist any more, asked afresh."""

@@ -58,7 +58,7 @@ BACKOFF_SECONDS_MAX = 2.0
 """Pauses between tries while brokers do not answer: doubling from the first to the last."""
 
 RESTAGINGS_MAX = 200
-"""Refusals that one turn may meet before it counts as unexpected: each try learns at least one, so a batch needs fewer."""
+"""Refusals that one turn may meet before it counts as unexpected: each try learns one, so a batch needs fewer."""
 
 
 Fatal: TypeAlias = Callable[[str, BaseException], NoReturn]

@@ -58,8 +58,8 @@ _AWAY = (
 class KafkaProducer:
     """`dlq_stream.runtime.ports.Producer` for one transactional id.
 
-    ``options`` are those of `aiokafka.AIOKafkaProducer` (addresses, security).  ``missing`` answers which of some topics
-    do not exist, so that a topic deleted in mid-flight is found out within a second instead of at the deadline.
+    ``options`` are those of `aiokafka.AIOKafkaProducer` (addresses, security).  ``missing`` answers whether one of some
+    topics does not exist, so that a topic deleted in mid-flight is found out within a second, not at the deadline.
     """
 
     def __init__(

@@ -97,16 +97,10 @@ class KafkaTopicSource:
     async def _create(self, topic: str, like: Destination) -> Destination:
         client = await self._started()
         limit = like.record_bytes_max + DEAD_LETTER_EXTRA_BYTES
-        response = await client.create_topics(
-            [
-                NewTopic(
-                    topic,
-                    like.partitions,
-                    self._replication_factor,
-                    topic_configs={"retention.ms": str(self._retention_ms), "max.message.bytes": str(limit)},
-                )
-            ]
-        )
+        configs = {"retention.ms": str(self._retention_ms), "max.message.bytes": str(limit)}
+        new = NewTopic(topic, like.partitions, max(1, self._replication_factor), topic_configs=configs)
+        new.replication_factor = self._replication_factor  # NewTopic refuses -1, the brokers' default (KIP-464)
+        response = await client.create_topics([new])
         for _name, error, *message in response.topic_errors:
             if error and error != _ALREADY_EXISTS:
                 reason = f"missing, and its creation was refused: {for_code(error).__name__} {message[0] or ''}".strip()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from dlq_stream.core.classification import Classifier
-from dlq_stream.core.errors import DLQError
 from dlq_stream.engine import Engine
 from dlq_stream.kafka import split_brokers
 from dlq_stream.runtime.app import App
@@ -136,8 +137,19 @@ def kafka_options(settings: Settings) -> dict[str, Any]:
 
 
 def web_settings(settings: Settings) -> dict[str, Any]:
-    """Loopback only; nothing but our own pages is served."""
-    return {"web_enabled": True, "web_bind": "127.0.0.1", "web_port": settings.web_port, "web_host": "127.0.0.1"}
+    """Loopback only; nothing but our own pages is served.
+
+    Faust's assignor puts the URL into the group's assignment and insists on reading the same one back.  A static member
+    that restarts is given its former assignment, so its URL must not depend on a port that may be another one now.
+    """
+    name = settings.instance_id or f"{socket.gethostname()}-{os.getpid()}"
+    return {
+        "web_enabled": True,
+        "web_bind": "127.0.0.1",
+        "web_port": settings.web_port,
+        "web_host": "127.0.0.1",
+        "canonical_url": f"http://{name}",
+    }
 
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
