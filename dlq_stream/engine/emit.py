@@ -190,7 +190,9 @@ class _Run:
         """Take the row out of the due index, with its status; an operator's command brings it back."""
         reason = f"{type(error).__name__}: {error}"[:STUCK_REASON_CHARS_MAX]
         self._write(message_id, row, replace(row, due_ms=None, stuck_reason=reason), None)
-        self.turn.seen.append(RowStuck(message_id, row.queue, reason))
+        # What happened may be logged, and only our own errors are known to hold nothing of a payload.
+        told = reason if isinstance(error, DLQError) else type(error).__name__
+        self.turn.seen.append(RowStuck(message_id, row.queue, told))
 
     def _write(self, message_id: bytes, old: Message, new: Message, event: Event | None) -> None:
         messages.put(self.turn.tx, message_id, new)

@@ -24,4 +24,9 @@ def quarantine(turn: Turn, record: Record, error: Exception) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, DLQError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, DLQError):
+        return str(error)
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # an error whose text is an error
+        return type(error).__name__

@@ -157,6 +157,8 @@ def test_a_waiting_message_can_be_resolved_or_redriven() -> None:
     resolved, redriven = world.fail(1, error=PERMANENT), world.fail(2, error=PERMANENT)
     world.succeed(resolved, 0)
     world.order(redriven, Action.REDRIVE)
+    row = world.must(redriven)
+    assert (row.dead_letter, row.dead_letter_tries, row.dead_letter_reason) == ("none", 0, "")
     world.home.learn(Destination(DLQ, 8))
     world.wait(10_000_000)
     world.emit()

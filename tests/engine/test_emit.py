@@ -254,6 +254,11 @@ def test_names_that_became_forbidden_escalate() -> None:
     result = world.emit()
     assert (result.emitted, result.unknown) == (1, frozenset())
     assert (world.status(id_), world.must(own).reason) == ("retrying", "forbidden")
+    own = world.fail(3, retry_topic=f"{TOPIC}-own")
+    world.engine = _with(world, allowed_topics=(f"{TOPIC}-own",))
+    world.wait(60_000)
+    world.emit()
+    assert world.must(own).reason == "forbidden"
     bad = World(policy=RetryPolicy(initial_backoff_ms=10, emit_to="retry", retry_topic="{topic}-{group}"))
     id_ = bad.fail(group="two words")
     bad.wait(10)
@@ -452,6 +457,7 @@ def test_what_an_unexpected_error_staged_is_rolled_back(monkeypatch: pytest.Monk
     result = world.emit()
     assert (result.emitted, numbers(world)) == (1, [2])
     assert world.must(id_).stuck_reason == "ZeroDivisionError: a bug"
+    assert world.seen_of(events.RowStuck)[0].reason == "ZeroDivisionError"
     assert len(world.seen_of(events.RetryEmitted)) == 1
     world.check()
 

@@ -105,6 +105,8 @@ def test_a_retry_after_replaces_the_backoff_of_this_attempt() -> None:
     id_ = world.fail(retry_after_ms=5)
     assert world.must(id_).due_ms == NOW + 5
     assert world.must(world.fail(82)).due_ms == NOW + 60_000
+    world.apply(world.failure(83, retry_after_ms=7), world.failure(84), world.failure(85, retry_after_ms=9))
+    assert [world.must(id_of(offset)).due_ms for offset in (83, 84, 85)] == [NOW + 7, NOW + 60_000, NOW + 9]
     world.wait(5)
     world.emit()
     world.fail(attempt=1)
@@ -124,6 +126,20 @@ def test_a_failure_of_a_purged_message_goes_on_with_its_number() -> None:
     world.fail(attempt=8)
     assert world.must(id_).reason == "retries-exhausted"
     assert [number for number, _ in world.history(id_)] == [7, 8]
+
+
+def test_a_messages_own_retry_topic_stays_until_another_is_named() -> None:
+    """A reporter that does not repeat it means the same as before."""
+    world = World()
+    world.home.learn(Destination(f"{TOPIC}-a", 8), Destination(f"{TOPIC}-b", 8))
+    id_ = world.retried(retry_topic=f"{TOPIC}-a")
+    world.fail(attempt=1)
+    assert world.must(id_).retry_topic == f"{TOPIC}-a"
+    world.to_next_due()
+    world.emit()
+    world.fail(attempt=2, retry_topic=f"{TOPIC}-b")
+    assert world.must(id_).retry_topic == f"{TOPIC}-b"
+    assert len(world.emissions(f"{TOPIC}-a")) == 2
 
 
 def test_policies_are_the_queues_own() -> None:
@@ -475,6 +491,22 @@ def test_what_an_unexpected_error_staged_is_rolled_back(monkeypatch: pytest.Monk
     assert (world.stats().failures, world.stats().escalated_total) == (2, 0)
     assert world.seen_of(events.MessageEscalated) == []
     world.check()
+
+
+def test_an_error_without_a_text_is_quarantined_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The failure path trusts nothing, not even the text of an error."""
+
+    class Unspeakable(Exception):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    def broken(*arguments: Any) -> None:
+        raise Unspeakable
+
+    world = World()
+    monkeypatch.setattr(messages, "put", broken)
+    world.fail()
+    assert world.reasons() == ["Unspeakable"]
 
 
 def test_a_row_that_does_not_decode_quarantines_its_events() -> None:
