@@ -221,9 +221,19 @@ def due_until(tx: Transaction, time_ms: int, limit: int, after: bytes = b"") -> 
 
 
 def next_due_ms(tx: Transaction, after_ms: int) -> int | None:
-    """The earliest instant of the due index beyond ``after_ms``."""
-    found = tx.scan("due", until(b"", after_ms), until(b"", TIME_MS_MAX), 1)
-    return split_index_key(found[0][0])[0] if found else None
+    """The earliest instant of the due index beyond ``after_ms``.
+
+    Looks from the index's beginning first, which is where a remembered bound spares the tombstones: right after
+    ``after_ms`` lie those of every outcome that came before its deadline.
+    """
+    for start in (b"", until(b"", after_ms)):
+        found = tx.scan("due", start, until(b"", TIME_MS_MAX), 1)
+        if not found:
+            return None
+        earliest = split_index_key(found[0][0])[0]
+        if earliest > after_ms:
+            return earliest
+    return None
 
 
 def closed_first(tx: Transaction, limit: int) -> list[tuple[int, bytes]]:
