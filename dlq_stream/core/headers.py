@@ -16,6 +16,7 @@ from dlq_stream.core import header_values as read
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.ids import message_id, parse_id
 from dlq_stream.core.model import ErrorCategory, Headers, Origin, Record
+from dlq_stream.core.shown import shown
 
 MESSAGE_ID = "dlq-message-id"
 QUEUE = "dlq-queue"
@@ -40,6 +41,7 @@ RETRY_AFTER_MS = "dlq-retry-after-ms"
 FORWARDED = "dlq-forwarded"
 METADATA = "dlq-metadata"
 ESCALATION_REASON = "dlq-escalation-reason"
+UNDECODABLE = "dlq-undecodable"  # said by our consumer of a record with a header name that is not UTF-8
 QUARANTINE_REASON = "dlq-quarantine-reason"
 QUARANTINE_TOPIC = "dlq-quarantine-topic"
 QUARANTINE_PARTITION = "dlq-quarantine-partition"
@@ -72,6 +74,7 @@ OWN_HEADERS = QUARANTINE_HEADERS | {
     FORWARDED,
     METADATA,
     ESCALATION_REASON,
+    UNDECODABLE,
 }
 """Every name of the contract; replaced at each hop.  Any other header, whatever it starts with, is the user's."""
 
@@ -162,6 +165,8 @@ def parse_failure(record: Record) -> FailureEvent:
         else:
             user.append(header)
     given = own.get
+    if UNDECODABLE in own:
+        raise MalformedEvent(f"{UNDECODABLE}: a header name that is not UTF-8: {shown(own[UNDECODABLE])}")
     origin = _origin(own)
     group = read.group(GROUP, given(GROUP) or b"")
     id_ = _id(given(MESSAGE_ID), group, origin, record)

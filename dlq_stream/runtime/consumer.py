@@ -22,6 +22,7 @@ from faust.types import TP, Message
 from mode import Service
 
 from dlq_stream.kafka import no_topic_creation
+from dlq_stream.runtime import tolerant
 from dlq_stream.runtime.owner import Poll
 from dlq_stream.runtime.ports import Run
 
@@ -40,6 +41,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        tolerant.install()
         self._positions: dict[TopicPartition, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:

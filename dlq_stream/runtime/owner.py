@@ -29,7 +29,7 @@ BATCH_RECORDS_MAX = 2_000
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """A batch is one transaction: ``bytes_max`` bounds its input, ``hold_ms_target`` how long it holds the event loop."""
+    """A batch is one transaction: ``bytes_max`` bounds its input, ``hold_ms_target`` how long it holds the loop."""
 
     bytes_max: int = 4 << 20
     hold_ms_target: float = 20.0

@@ -251,6 +251,8 @@ class Partition:
         for _ in range(RESTAGINGS_MAX):
             tx = self._staged(refused)
             result = stage(tx)
+            if tx.store_error is not None:
+                raise tx.store_error
             try:
                 await self._commit(tx, offsets, one_by_one)
                 self.expected.update(offsets)

@@ -103,6 +103,7 @@ class StagedTransaction:
         self.index_writes: dict[str, dict[bytes, bool]] = {spec.name: {} for spec in INDEXES}
         self.outputs: list[Output] = []
         self.effects: list[Callable[[], None]] = []
+        self.store_error: Exception | None = None
         self._undo: list[tuple[dict[bytes, Any], bytes, Any]] = []
         self._marks: list[tuple[int, int, int]] = []
 
@@ -112,10 +113,18 @@ class StagedTransaction:
         missing = [key for key in keys if key not in staged and key not in read]
         if missing:
             tag = _TAGS[table]
-            read.update(zip(missing, self._store.get_many([tag + key for key in missing]), strict=True))
+            read.update(zip(missing, self._get_committed([tag + key for key in missing]), strict=True))
         if not staged:
             return {key: read[key] for key in keys}
         return {key: staged[key] if key in staged else read[key] for key in keys}
+
+    def _get_committed(self, keys: list[bytes]) -> list[bytes | None]:
+        """Read the store; its errors are remembered, since whoever stages may take them for an event's fault."""
+        try:
+            return self._store.get_many(keys)
+        except Exception as error:
+            self.store_error = error
+            raise
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """See `Transaction.put`."""
@@ -169,7 +178,11 @@ class StagedTransaction:
         # Only whole prefixes are remembered, ``prefix .. prefix + time``: `Bounds.fall` knows no other starts.
         bounded = name in self.index_writes and not reverse and stop[:-_TIME_BYTES] == start
         begin = min(self._bounds.begin(name, start), stop) if bounded else start
-        found = self._store.scan(tag + begin, tag + stop, limit, reverse=reverse)
+        try:
+            found = self._store.scan(tag + begin, tag + stop, limit, reverse=reverse)
+        except Exception as error:
+            self.store_error = error
+            raise
         entries = [(key[len(tag) :], value) for key, value in found]
         if bounded and limit and begin < stop:
             self._bounds.seen(name, start, entries[0][0] if entries else stop)

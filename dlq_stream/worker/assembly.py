@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import time
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -115,9 +115,11 @@ def engine_of(settings: Settings) -> Engine:
     """What the engine needs to know of the settings."""
     policies = settings.policies()
 
-    @lru_cache(maxsize=settings.queues_max)
+    # By rules, not by queue: whoever sends events names queues, and making a classifier takes its time.
+    classifier_of = lru_cache(maxsize=settings.queues_max)(partial(Classifier, compile_regex=compile_regex))
+
     def classifier_for(queue: str) -> Classifier:
-        return Classifier(policies.for_queue(queue).rules, compile_regex)
+        return classifier_of(policies.for_queue(queue).rules)
 
     return Engine(
         app_id=settings.app_id,

@@ -1,0 +1,124 @@
+"""Reads records whose header names are not UTF-8.
+
+Kafka's protocol says that they are, and brokers do not check.  aiokafka raises for the whole batch then, again at every
+fetch: one such record, which any client in Go or C can write, would stop its partition for ever.  Here the batch is
+read once more in Python, the bytes at fault become question marks, and the record says so in a header of its own
+(`UNDECODABLE`, with the name's bytes), for which the engine quarantines it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
+from aiokafka.record.util import decode_varint
+
+from dlq_stream.core.headers import UNDECODABLE
+
+
+def install() -> None:
+    """Make this process's aiokafka consumers read through `TolerantRecords`; called twice it does nothing."""
+    fetcher.MemoryRecords = TolerantRecords
+
+
+class TolerantRecords:
+    """aiokafka's `MemoryRecords`: what one fetch brought of one partition, batch by batch."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._records = MemoryRecords(data)
+        self._batches = 0
+
+    def size_in_bytes(self) -> int:
+        """Bytes of the fetched data."""
+        return int(self._records.size_in_bytes())
+
+    def has_next(self) -> bool:
+        """Whether there is another whole batch."""
+        return bool(self._records.has_next())
+
+    def next_batch(self) -> Any:
+        """The next batch."""
+        self._batches += 1
+        batch = self._records.next_batch()
+        return TolerantBatch(batch, self._data, self._batches - 1)
+
+
+class TolerantBatch:
+    """A batch that is read by aiokafka's fast code, and where that fails once more by `_RepairingBatch`."""
+
+    def __init__(self, batch: Any, data: bytes, position: int) -> None:
+        self._batch = batch
+        self._data = data
+        self._position = position
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        done = 0
+        try:
+            for record in self._batch:
+                yield record
+                done += 1
+            return
+        except (CorruptRecordException, UnicodeDecodeError):
+            pass
+        for position, record in enumerate(_RepairingBatch(self._slice())):
+            if position >= done:
+                yield record
+
+    def _slice(self) -> bytes:
+        """This batch's own bytes."""
+        slices = _MemoryRecordsPy(self._data)
+        for _ in range(self._position):
+            slices._cache_next()
+        assert slices._next_slice is not None
+        return bytes(slices._next_slice)
+
+
+class _RepairingBatch(_DefaultRecordBatchPy):
+    """A batch read in Python; header names that are not UTF-8 are overwritten before they are decoded."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(bytearray(data))
+
+    def _read_msg(self) -> Any:
+        undecodable = list(self._repair())
+        record = super()._read_msg()
+        record.headers.extend((UNDECODABLE, name) for name in undecodable)
+        return record
+
+    def _repair(self) -> Iterator[bytes]:
+        """Overwrite undecodable names of the record at the current position; yields what they were."""
+        buffer, at = self._buffer, self._pos
+        for _ in range(2):  # length, attributes
+            _, at = decode_varint(buffer, at)
+        for _ in range(2):  # deltas of timestamp and offset
+            _, at = decode_varint(buffer, at)
+        for _ in range(2):  # key, value
+            at = _behind(buffer, at)
+        count, at = decode_varint(buffer, at)
+        for _ in range(count):
+            length, at = decode_varint(buffer, at)
+            name = bytes(buffer[at : at + length])
+            try:
+                name.decode()
+            except UnicodeDecodeError:
+                buffer[at : at + length] = b"?" * length
+                yield name
+            at = _behind(buffer, at + length)
+
+
+def _behind(buffer: bytearray, at: int) -> int:
+    """The position behind nullable bytes that begin with their length."""
+    length: int
+    length, at = decode_varint(buffer, at)
+    return at + max(length, 0)
