@@ -22,11 +22,12 @@ from typing import Any
 import aiokafka
 from aiokafka import TopicPartition, errors
 
-from dlq_stream.core.errors import ConfigurationError, UnsupportedFormat
+from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.kafka import no_topic_creation
 from dlq_stream.runtime.ports import Clock, Unavailable
+from dlq_stream.runtime.replay import changes_of
 from dlq_stream.runtime.rocks import RocksStore
-from dlq_stream.tables import INDEXES, MAJOR, TABLES, marker
+from dlq_stream.tables import MAJOR, TABLES, marker
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ STALL_SECONDS_MAX = 10.0
 
 PROGRESS_SECONDS = 2.0
 """How often a long restore says in the log how far it is."""
-
-_SPECS = {spec.name: spec for spec in TABLES}
-_INDEX_TAGS = {spec.name: spec.tag for spec in INDEXES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,24 +135,7 @@ class KafkaChangelog:
     def _apply(self, table: str, records: list[Any]) -> int:
         """Apply one chunk of a table's changelog in one atomic write."""
         rows = {record.key: record.value for record in records if record.key != marker.MARKER_KEY}
-        spec = _SPECS[table]
-        changes: dict[bytes, bytes | None] = {}
-        for key, value in rows.items():
-            if value is not None and value[:1] != bytes((MAJOR,)):
-                raise UnsupportedFormat(
-                    f"the changelog of table {table!r} holds rows of format {value[:1].hex()}, this version reads "
-                    f"{MAJOR:02x}: upgrade this worker"
-                )
-            changes[spec.tag + key] = value
-        if spec.derive is not None and rows:
-            before = self._store.get_many([spec.tag + key for key in rows])
-            for (key, value), old in zip(rows.items(), before, strict=True):
-                removed, added = spec.derive(key, old, value)
-                for index, entry in removed:
-                    changes[_INDEX_TAGS[index] + entry] = None
-                for index, entry in added:
-                    changes[_INDEX_TAGS[index] + entry] = b""
-        self._store.write(changes, {table: records[-1].offset}, self._clock.now_ms())
+        self._store.write(changes_of(self._store, table, rows), {table: records[-1].offset}, self._clock.now_ms())
         return len(rows)
 
     # --- trust --------------------------------------------------------------------------------------------------
