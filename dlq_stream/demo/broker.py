@@ -92,7 +92,12 @@ async def _launch(script: Path, *arguments: str) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
         process_group=0,
     )
-    out, _ = await process.communicate()
+    try:
+        out, _ = await process.communicate()
+    except asyncio.CancelledError:
+        process.terminate()  # it takes a broker that is about to start with it
+        await process.wait()
+        raise
     return process.returncode or 0, out.decode("utf-8", "replace").strip()
 
 

@@ -1,8 +1,4 @@
-"""The course of the demo: Kafka, topics, processes; production, drain, verdict; and everything put away again.
-
-Nothing in here knows how the system works.  It starts what a user would start, with options a user would give, does
-the two unkind things (an outage, a ``kill -9``), and judges by what Kafka holds in the end.
-"""
+"""``dlq-stream demo``: Kafka, topics, one course of it, the verdict; and everything put away again."""
 
 from __future__ import annotations
 
@@ -14,26 +10,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from dlq_stream.core.errors import DLQError
-from dlq_stream.demo.broker import Broker, broker, create_topics, delete_traces, wait_for_members
-from dlq_stream.demo.ledger import Ledger
-from dlq_stream.demo.plan import PARTITIONS, WORKERS, Plan, new_name, worker_environment
-from dlq_stream.demo.reading import follow, read_all
-from dlq_stream.demo.screen import Process, Screen, View, keys, screen
+from dlq_stream.demo.broker import Broker, broker, create_topics, delete_traces
+from dlq_stream.demo.course import Demo, dlq_stream_command, pairs
+from dlq_stream.demo.plan import PARTITIONS, Plan, new_name, worker_environment
+from dlq_stream.demo.reading import read_all
+from dlq_stream.demo.screen import keys, screen
 from dlq_stream.demo.summary import Outcome, human_lines, introduction, json_line
-from dlq_stream.demo.supervisor import Child, Supervisor
 from dlq_stream.demo.verdict import Evidence, judge
-
-TICK_SECONDS = 0.25
-LEAD_SECONDS = 1.5
-"""Between the start of producer and agent and the first reading: they import, connect and join meanwhile."""
-READY_SECONDS_MAX = 20.0
-"""So long the demo waits for its workers to have joined; then it goes on, for a failure may well come before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,161 +37,37 @@ class Options:
     wait_seconds: float = 30.0
 
 
-class Demo:
-    """One run, after Kafka is there."""
+class Interruption:
+    """SIGINT and SIGTERM: end the run early; before there is one, give up.  What was started is put away either way."""
 
-    def __init__(self, plan: Plan, directory: Path, shown: Screen, *, kills_at_half_time: bool) -> None:
-        self.plan = plan
-        self.directory = directory
-        self.supervisor = Supervisor()
-        self.workers: list[Child] = []
-        self.ledger = Ledger(plan)
-        self.is_ended_early = False
-        self.kills = 0
-        self._screen = shown
-        self._kill_at: float | None = plan.seconds / 2 if kills_at_half_time else None
-        self._notice = ""
-        self._is_patient = True
-        self._producer: Child | None = None
+    def __init__(self) -> None:
+        self.demo: Demo | None = None
+        self.has_given_up = False
+        self._task = asyncio.current_task()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self._interrupt)
 
-    # What people and scripts do to it.
-
-    def pressed(self, key: str) -> None:
-        """A key: ``k`` or ``q``."""
-        if key == "k":
-            self.kill_worker()
-        elif key == "q":
-            self.end()
-
-    def kill_worker(self) -> None:
-        """Kill the next worker that is alive, in turn."""
-        for offset in range(WORKERS):
-            worker = self.workers[(self.kills + offset) % WORKERS] if self.workers else None
-            if worker and worker.kill():
-                self.kills += 1
-                self._notice = f"{worker.name} was killed with kill -9"
-                return
-
-    def end(self) -> None:
-        """End production now; asked a second time, do not wait for the drain either."""
-        if self.is_ended_early:
-            self._is_patient = False
-        self.is_ended_early = True
-        self._notice = "ending early"
-
-    # The course of it.
-
-    async def run(self) -> float:
-        """Everything up to the drain; returns how long that took, in seconds."""
-        following = asyncio.create_task(self._follow(), name="follow")
-        try:
-            await self._start_workers()
-            await self._start_business()
-            await self._produce()
-            return await self._drain()
-        finally:
-            following.cancel()
-            with suppress(asyncio.CancelledError):
-                await following
-            await self.supervisor.stop()
-
-    async def _start_workers(self) -> None:
-        self._show("starting the workers")
-        for number in range(1, WORKERS + 1):
-            name = f"worker-{number}"
-            options = {
-                "--brokers": self.plan.brokers,
-                "--app-id": self.plan.app_id,
-                "--partitions": str(PARTITIONS),
-                "--instance-id": f"{self.plan.name}-{name}",
-                "--data-dir": str(self.directory / name),
-                "--web-port": "0",
-            }
-            self.workers.append(
-                await self._start(name, [*dlq_stream_command("worker"), *pairs(options)], is_worker=True)
-            )
-        joined = asyncio.create_task(wait_for_members(self.plan, WORKERS, READY_SECONDS_MAX))
-        while not joined.done() and not self.supervisor.mistakes:
-            self._show("waiting for the workers to join")
-            await asyncio.wait({joined}, timeout=TICK_SECONDS)
-        joined.cancel()
-
-    async def _start_business(self) -> None:
-        self.plan = replace(self.plan, start_ms=int((time.time() + LEAD_SECONDS) * 1000))
-        for name in ("agent", "producer"):
-            command = [sys.executable, "-m", f"dlq_stream.demo.{name}", self.plan.to_json()]
-            self._producer = await self._start(name, command)
-
-    async def _start(self, name: str, command: Sequence[str], *, is_worker: bool = False) -> Child:
-        child = Child(
-            name=name,
-            command=command,
-            environment=worker_environment(os.environ),
-            log=self.directory / f"{name}.log",
-            is_restarted=is_worker,
-        )
-        return await self.supervisor.add(child)
-
-    async def _produce(self) -> None:
-        assert self._producer is not None
-        finished = asyncio.create_task(self._producer.finished())
-        while not finished.done():
-            self._show("backoff shortened to seconds, all else as in production")
-            if self._kill_at is not None and self._elapsed >= self._kill_at:
-                self._kill_at = None
-                self.kill_worker()
-            if self.is_ended_early or self.supervisor.mistakes:
-                await self._producer.stop()
-            await asyncio.wait({finished}, timeout=TICK_SECONDS)
-
-    async def _drain(self) -> float:
-        started = time.monotonic()
-        while (spent := time.monotonic() - started) < self.plan.drain_seconds_max:
-            self._show(f"no more readings; {self.plan.drain_seconds_max - spent:.0f} s left to settle the open ones")
-            if not self._is_patient or self.supervisor.mistakes:
-                break
-            if self.ledger.is_drained(self.ledger.produced if self.is_ended_early else self.plan.events_planned):
-                break
-            await asyncio.sleep(TICK_SECONDS)
-        return time.monotonic() - started
-
-    async def _follow(self) -> None:
-        async with aclosing(follow(self.plan.brokers, self.ledger.topics)) as batches:
-            async for records in batches:
-                self.ledger.add(records)
-
-    @property
-    def _elapsed(self) -> float:
-        return max(0.0, time.time() - self.plan.start_ms / 1000) if self.plan.start_ms else 0.0
-
-    def _show(self, headline: str) -> None:
-        begin, end = self.plan.outage
-        self._screen.show(
-            View(
-                headline=headline,
-                elapsed_seconds=self._elapsed,
-                seconds=self.plan.seconds,
-                events_planned=self.plan.events_planned,
-                is_outage=begin <= self._elapsed < end and self.plan.start_ms > 0,
-                figures=self.ledger.figures(),
-                processes=[Process(each.name, each.pid, each.restarts) for each in self.supervisor.children],
-                notice=self._notice,
-            )
-        )
-
-
-def dlq_stream_command(*arguments: str) -> list[str]:
-    """Our own command line, by this very interpreter."""
-    return [sys.executable, "-m", "dlq_stream.cli", *arguments]
-
-
-def pairs(options: dict[str, str]) -> list[str]:
-    """Options and their values, one after the other."""
-    return [word for pair in options.items() for word in pair]
+    def _interrupt(self) -> None:
+        if self.demo is not None:
+            self.demo.end()
+        elif self._task is not None and not self.has_given_up:
+            self.has_given_up = True
+            self._task.cancel()
 
 
 async def demonstrate(options: Options) -> int:
-    """Run the demo and return the exit code: 0, or 1 where the verdict fails."""
+    """Run the demo and return the exit code: 0, or 1 where the verdict fails or there is none."""
+    interruption = Interruption()
+    try:
+        return await _demonstrate(options, interruption)
+    except asyncio.CancelledError:
+        if not interruption.has_given_up:
+            raise
+        print("Interrupted before there was anything to judge.", file=sys.stderr)
+        return 1
+
+
+async def _demonstrate(options: Options, interruption: Interruption) -> int:
     directory = Path(tempfile.mkdtemp(prefix="dlq-demo-"))
     outcome: Outcome | None = None
     try:
@@ -211,36 +76,38 @@ async def demonstrate(options: Options) -> int:
             plan = Plan(new_name(), kafka.addresses, seed, options.seconds, options.rate, start_ms=0)
             print(introduction(plan, kafka.origin), file=sys.stderr, flush=True)
             async with cleaned_up(plan, kafka) as left_behind:
-                outcome = await course(plan, directory, options)
+                outcome = await judged(plan, directory, options, interruption)
             outcome.left_behind = left_behind
     finally:
-        if outcome is None or not outcome.is_good:
-            print(f"The logs of the processes stay in {directory}", file=sys.stderr)
-        else:
-            shutil.rmtree(directory, ignore_errors=True)
-    print(json_line(outcome) if not options.is_terminal else "\n".join(human_lines(outcome)), flush=True)
+        put_away(directory, keeps_logs=not (interruption.has_given_up or (outcome is not None and outcome.is_good)))
+    print("\n".join(human_lines(outcome)) if options.is_terminal else json_line(outcome), flush=True)
     return 0 if outcome.is_good else 1
 
 
-async def course(plan: Plan, directory: Path, options: Options) -> Outcome:
+def put_away(directory: Path, *, keeps_logs: bool) -> None:
+    """Delete the run's directory, unless somebody will want to know why."""
+    if keeps_logs and any(directory.glob("*.log")):
+        print(f"The logs of the processes stay in {directory}", file=sys.stderr)
+    else:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def judged(plan: Plan, directory: Path, options: Options, interruption: Interruption) -> Outcome:
     """From the first topic to the verdict."""
     started = time.monotonic()
     await init(plan, directory)
     await create_topics(plan)
-    async with AsyncExitStack() as stack:
-        shown = stack.enter_context(screen(options.is_terminal))
+    with screen(options.is_terminal) as shown:
         demo = Demo(plan, directory, shown, kills_at_half_time=not options.is_terminal)
-        stack.enter_context(keys(options.is_terminal, demo.pressed))
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, demo.end)
-        drain_seconds = await demo.run()
+        interruption.demo = demo
+        with keys(options.is_terminal, demo.pressed):
+            drain_seconds = await demo.run()
     plan = demo.plan
     found = await read_all(plan.brokers, demo.ledger.topics)
     evidence = Evidence(found[plan.source], found[plan.results], found[plan.dead_letters], found[plan.failures])
-    verdict = judge(plan, evidence, demo.ledger.produced if demo.is_ended_early else plan.events_planned)
     return Outcome(
         plan=plan,
-        verdict=verdict,
+        verdict=judge(plan, evidence, demo.ledger.produced if demo.is_ended_early else plan.events_planned),
         mistakes=demo.supervisor.mistakes,
         is_ended_early=demo.is_ended_early,
         kills=demo.kills,

@@ -24,7 +24,7 @@ class Process:
     """A process as the screen shows it."""
 
     name: str
-    pid: int | None
+    standing: str
     restarts: int
 
 
@@ -118,17 +118,18 @@ def _picture(view: View) -> Any:
     table.add_row("processed", f"{numbers.processed}", "retrying", f"{numbers.retrying}")
     table.add_row("failed", f"{numbers.failed}", "resolved", f"[green]{numbers.resolved}[/]")
     table.add_row("", "", "escalated", f"[yellow]{numbers.escalated}[/]")
-    table.add_row("lateness", f"{numbers.lateness_ms_median} ms median", "", f"{numbers.lateness_ms_max} ms at most")
+    lateness = Text(f"retries are {numbers.lateness_ms_median} ms late in the median, ", end="")
+    lateness.append(f"{numbers.lateness_ms_max} ms at most")
     processes = Table.grid(padding=(0, 3))
     for each in view.processes:
-        state = f"pid {each.pid}" if each.pid else "[red]down[/]"
-        processes.add_row(each.name, state, f"started again {each.restarts} times" if each.restarts else "")
+        standing = f"[red]{each.standing}[/]" if each.standing == "down" else each.standing
+        processes.add_row(each.name, standing, f"restarts: {each.restarts}" if each.restarts else "")
     backend = (
         Text("sensor backend: outage", style="red") if view.is_outage else Text("sensor backend: up", style="green")
     )
     bar = ProgressBar(total=view.seconds, completed=min(view.elapsed_seconds, view.seconds))
     keys = Text("k  kill -9 a worker     q  end early", style="dim")
-    body = Group(bar, "", table, "", backend, processes, "", Text(view.notice), keys)
+    body = Group(bar, "", table, lateness, "", backend, processes, "", Text(view.notice), keys)
     return Panel(body, title=f"dlq-stream demo: {view.headline}", padding=(1, 2))
 
 

@@ -27,8 +27,8 @@ class Outcome:
 
     @property
     def is_good(self) -> bool:
-        """Whether there is nothing to complain about."""
-        return self.verdict.is_good and not self.mistakes
+        """Whether there is nothing to complain about, and something was proved at all."""
+        return self.verdict.is_good and self.verdict.events > 0 and not self.mistakes
 
 
 def backoffs_seconds() -> list[float]:
@@ -62,6 +62,8 @@ def human_lines(outcome: Outcome) -> Iterator[str]:
     yield from found.lines()
     yield from outcome.mistakes
     yield from (f"Left on the cluster: {each}" for each in outcome.left_behind)
+    if not found.events:
+        yield "No reading was written, so nothing is proved."
     if outcome.is_good:
         yield (
             "Verdict, from Kafka alone: GOOD. Nothing lost, the schema violations are exactly the dead letters, "

@@ -55,6 +55,13 @@ class Child:
         alive = self.process is not None and self.process.returncode is None
         return self.process.pid if alive and self.process is not None else None
 
+    @property
+    def standing(self) -> str:
+        """What it does at the moment, for people."""
+        if (pid := self.pid) is not None:
+            return f"pid {pid}"
+        return "done" if self.exits and self.exits[-1] == 0 else "down"
+
     async def start(self) -> None:
         """Start the process, and from now on watch it."""
         await self._spawn()

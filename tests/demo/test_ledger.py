@@ -74,7 +74,7 @@ def test_plain_lines_come_seldom_and_when_something_happens(capsys: object) -> N
     numbers = Ledger(PLAN).figures()
 
     def view(elapsed: float, notice: str = "") -> View:
-        return View("h", elapsed, 10, 200, False, numbers, [Process("worker-1", 1, 0)], notice)
+        return View("h", elapsed, 10, 200, False, numbers, [Process("worker-1", "pid 1", 0)], notice)
 
     for tenth in range(100):
         shown.show(view(tenth / 10))

@@ -30,7 +30,7 @@ VIEW = View(
     events_planned=3_000,
     is_outage=True,
     figures=FIGURES,
-    processes=[Process("worker-1", 4711, 1), Process("worker-2", None, 0)],
+    processes=[Process("worker-1", "pid 4711", 1), Process("worker-2", "down", 0)],
     notice="worker-2 was killed with kill -9",
 )
 
