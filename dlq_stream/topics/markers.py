@@ -8,13 +8,15 @@ keeps its incarnation; a changelog without any gets a new one, which makes worke
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ProducerFenced
+from aiokafka.errors import IllegalOperation, ProducerFenced
 
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
 from dlq_stream.kafka import reader, writer
@@ -25,6 +27,10 @@ READ_SECONDS_MAX = 20.0
 """How long reading the first record of every changelog partition may take."""
 
 TRANSACTION_SECONDS_MAX = 30.0
+"""After so long the brokers abort an init that died while it wrote markers."""
+
+TRIES_MAX = 20
+"""How often an init that others fenced tries again."""
 
 Markers = dict[tuple[str, int], Marker | None]
 """What the first record of each changelog partition is; None where the partition is empty."""
@@ -92,26 +98,34 @@ async def complete_markers(brokers: str, app_id: str, topics: Mapping[str, int])
     """Write the markers that the changelogs ``topics`` lack; returns how many that were.
 
     What is missing is looked up again after the producer has started, which ends what another init left open and keeps
-    it from committing: so no partition gets two markers.
+    it from committing: so no partition gets two markers.  Whoever was fenced in this way (a deployment may well run
+    init in each of its pods) looks again after a while that differs from the others'.
     """
     async with reader(brokers) as consumer:
-        if None not in (await read_markers(consumer, app_id, topics)).values():
-            return 0
-        try:
-            async with writer(
-                brokers,
-                transactional_id=f"{app_id}-init",
-                transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
-                retry_backoff_ms=10,
-            ) as producer:
-                markers = await read_markers(consumer, app_id, topics)
-                return await _write_missing(producer, app_id, markers)
-        except ProducerFenced as error:
-            raise ConfigurationError(f"another `dlq-stream init` of {app_id!r} took over; run it again") from error
+        for attempt in range(TRIES_MAX):
+            if None not in (await read_markers(consumer, app_id, topics)).values():
+                return 0
+            try:
+                async with _producer(brokers, app_id) as producer:
+                    return await _write_missing(producer, app_id, await read_markers(consumer, app_id, topics))
+            except (ProducerFenced, IllegalOperation):  # the latter where the fencing was noticed between two calls
+                await asyncio.sleep(random.uniform(0.1, 0.2 * (attempt + 1)))
+    raise ConfigurationError(f"other `dlq-stream init`s of {app_id!r} kept taking over; run it again")
+
+
+def _producer(brokers: str, app_id: str) -> AbstractAsyncContextManager[AIOKafkaProducer]:
+    return writer(
+        brokers,
+        transactional_id=f"{app_id}-init",
+        transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
+        retry_backoff_ms=10,
+    )
 
 
 async def _write_missing(producer: AIOKafkaProducer, app_id: str, markers: Markers) -> int:
     missing = [place for place, one in markers.items() if one is None]
+    if not missing:
+        return 0
     known = {topic: one.incarnation for (topic, _), one in markers.items() if one is not None}
     fresh = uuid.uuid4().hex
     async with asyncio.timeout(TRANSACTION_SECONDS_MAX), producer.transaction():
