@@ -24,6 +24,7 @@ from aiokafka.protocol.group import LeaveGroupRequest
 import dlq_stream
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError
 from dlq_stream.demo.plan import PARTITIONS, Plan
+from dlq_stream.demo.supervisor import run_to_end
 from dlq_stream.kafka import admin_client, wait_for_brokers
 from dlq_stream.topics.cluster import Cluster
 from dlq_stream.topics.plan import PlannedTopic
@@ -82,23 +83,7 @@ async def broker(given: str | None, directory: Path, wait_seconds: float) -> Asy
 
 
 async def _launch(script: Path, *arguments: str) -> tuple[int, str]:
-    """Run the launcher; a group of its own, so that Ctrl-C ends the demo and not Kafka under it."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        str(script),
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        process_group=0,
-    )
-    try:
-        out, _ = await process.communicate()
-    except asyncio.CancelledError:
-        process.terminate()  # it takes a broker that is about to start with it
-        await process.wait()
-        raise
-    return process.returncode or 0, out.decode("utf-8", "replace").strip()
+    return await run_to_end(sys.executable, str(script), *arguments)
 
 
 async def create_topics(plan: Plan) -> None:

@@ -22,6 +22,7 @@ from dlq_stream.demo.plan import PARTITIONS, Plan, new_name, worker_environment
 from dlq_stream.demo.reading import read_all
 from dlq_stream.demo.screen import keys, screen
 from dlq_stream.demo.summary import Outcome, human_lines, introduction, json_line
+from dlq_stream.demo.supervisor import run_to_end
 from dlq_stream.demo.verdict import Evidence, judge
 
 
@@ -95,7 +96,7 @@ def put_away(directory: Path, *, keeps_logs: bool) -> None:
 async def judged(plan: Plan, directory: Path, options: Options, interruption: Interruption) -> Outcome:
     """From the first topic to the verdict."""
     started = time.monotonic()
-    await init(plan, directory)
+    await init(plan)
     await create_topics(plan)
     with screen(options.is_terminal) as shown:
         demo = Demo(plan, directory, shown, kills_at_half_time=not options.is_terminal)
@@ -117,20 +118,13 @@ async def judged(plan: Plan, directory: Path, options: Options, interruption: In
     )
 
 
-async def init(plan: Plan, directory: Path) -> None:
+async def init(plan: Plan) -> None:
     """``dlq-stream init``, as an operator would run it.  Raises DLQError with what it said where it fails."""
     options = {"--brokers": plan.brokers, "--app-id": plan.app_id, "--partitions": str(PARTITIONS)}
-    process = await asyncio.create_subprocess_exec(
-        *dlq_stream_command("init"),
-        *pairs(options),
-        env=worker_environment(os.environ),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    said, _ = await process.communicate()
-    (directory / "init.log").write_bytes(said)
-    if process.returncode != 0:
-        raise DLQError(f"dlq-stream init failed (exit {process.returncode}):\n{said.decode('utf-8', 'replace')}")
+    command = [*dlq_stream_command("init"), *pairs(options)]
+    code, said = await run_to_end(*command, environment=worker_environment(os.environ))
+    if code != 0:
+        raise DLQError(f"dlq-stream init failed (exit {code}):\n{said}")
 
 
 @asynccontextmanager

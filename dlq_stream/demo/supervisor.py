@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +32,26 @@ ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 if os.getppid() == int(sys.argv[1]):  # else it has died before we asked
     os.execv(sys.argv[2], sys.argv[2:])
 """
+
+
+async def run_to_end(*command: str, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+    """Run a short command; its exit code and all it said.  Who is cancelled meanwhile asks it to end, and waits."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=environment,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        process_group=0,
+    )
+    try:
+        said, _ = await process.communicate()
+    except asyncio.CancelledError:
+        with suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+        raise
+    return process.returncode or 0, said.decode("utf-8", "replace").strip()
 
 
 @dataclass(slots=True)

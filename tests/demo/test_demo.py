@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 import subprocess
 import sys
+from subprocess import PIPE
 
 import pytest
 
@@ -34,6 +37,27 @@ async def test_the_demo_ends_well(kafka: LocalKafka) -> None:
     assert summary["drain_seconds"] < 30
     assert summary["left_behind"] == []
     assert "shortened" in done.stderr
-    name = summary["app_id"].removesuffix("-app")
+    await nothing_is_left(kafka, summary["app_id"].removesuffix("-app"))
+
+
+@pytest.mark.timeout(RUN_SECONDS_MAX)
+async def test_ending_it_early_is_no_failure(kafka: LocalKafka) -> None:
+    """SIGINT ends production; what was written is settled and judged, and everything put away."""
+    command = [sys.executable, "-m", "dlq_stream.cli", "demo", "--no-tty", "--brokers", kafka.bootstrap]
+    with subprocess.Popen([*command, "--seconds", "600"], stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("[") and float(line[1:].split()[0]) >= 3:
+                break
+        process.send_signal(signal.SIGINT)
+        out, error = await asyncio.to_thread(process.communicate, timeout=RUN_SECONDS_MAX)
+    assert process.returncode == 0, out + error
+    summary = json.loads(out)
+    assert (summary["verdict"], summary["ended_early"], summary["workers_killed"]) == ("good", True, 0)
+    assert 50 <= summary["events"] < 1_000
+    await nothing_is_left(kafka, summary["app_id"].removesuffix("-app"))
+
+
+async def nothing_is_left(kafka: LocalKafka, name: str) -> None:
     assert not [topic for topic in await list_topics(kafka.bootstrap) if topic.startswith(name)]
     assert not [group for group in await groups(kafka) if group.startswith(name)]
