@@ -18,10 +18,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-RESTART_EXITS = (70, -signal.SIGKILL)
+CRASHED, KILLED = 70, -signal.SIGKILL
 RESTART_DELAY_SECONDS = 0.2
-RESTARTS_MAX = 10
-"""A process that had to be started again so many times is given up: something is wrong that restarts do not cure."""
+CRASHES_MAX = 10
+"""A process that ended with exit 70 so many times is given up: something is wrong that restarts do not cure."""
 STOP_SECONDS_MAX = 12.0
 """SIGTERM has to end a worker within 10 s; after this long it is killed, and that is kept as a mistake."""
 LOG_LINES_SHOWN = 8
@@ -146,10 +146,9 @@ class Child:
 
     def _mistake_of(self, code: int) -> str:
         """What is wrong with having ended so; empty where nothing is."""
-        if code in RESTART_EXITS and self.is_restarted:
-            if self.restarts < RESTARTS_MAX:
-                return ""
-            return f"{self.name} was started again {RESTARTS_MAX} times and ended again{self._last_words()}"
+        if self.is_restarted and code in (CRASHED, KILLED):
+            crashes = self.exits.count(CRASHED)
+            return f"{self.name} crashed {crashes} times{self._last_words()}" if crashes >= CRASHES_MAX else ""
         if code == 0 and self.is_restarted and not self.is_stopping:
             return f"{self.name} ended without having been asked to{self._last_words()}"
         if code == 0 or (code == -signal.SIGTERM and self.is_stopping):
