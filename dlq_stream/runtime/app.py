@@ -6,6 +6,7 @@ process (see `crash`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
@@ -16,6 +17,8 @@ from dlq_stream.runtime.owner import Owner
 from dlq_stream.runtime.recovery import TableManager
 from dlq_stream.runtime.store import Table
 from dlq_stream.runtime.transport import Transport
+
+log = logging.getLogger(__name__)
 
 FIXED_SETTINGS: Mapping[str, Any] = {
     "processing_guarantee": "at_least_once",  # Faust's own exactly-once loses and repeats (upstream #177, #323, #517)
@@ -67,7 +70,7 @@ class App(faust.App):
 
     def on_ready(self) -> None:
         """Called after each rebalance, when every assigned partition is restored and delivering."""
-        self.log.info("ready: partitions %s", sorted(self.owner.partitions))
+        log.info("ready: partitions %s", sorted(self.owner.partitions))
 
     async def crash(self, reason: BaseException) -> None:
         """Removes: a service that crashes and leaves others running on a state in doubt."""
