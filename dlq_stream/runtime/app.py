@@ -72,6 +72,8 @@ class App(faust.App):
         """Called after each rebalance, when every assigned partition is restored and delivering."""
         log.info("ready: partitions %s", sorted(self.owner.partitions))
 
-    async def crash(self, reason: BaseException) -> None:
-        """Removes: a service that crashes and leaves others running on a state in doubt."""
-        self.fatal("a service of the worker", reason)
+    def _crash(self, reason: BaseException) -> None:
+        """Removes: a service that crashes and leaves others running on a state in doubt; every crash gets here."""
+        if not self.should_stop:
+            self.fatal("a service of the worker", reason)
+        super()._crash(reason)

@@ -177,9 +177,25 @@ class Consumer(driver.Consumer):
             message.incref()
             event = Event(self.app, None, Poll(topic, runs), None, message)
             if channel.queue.full():
-                await self.wait_first(channel.queue.put(event), self.suspend_flow.wait())
+                await put_unless(channel.queue, event, self.suspend_flow)
             else:
                 channel.queue.put_nowait(event)
+
+
+async def put_unless(queue: Any, event: Any, give_up: Any) -> None:
+    """Wait for room in the queue and put the event there, or drop it once ``give_up`` is set.
+
+    Removes: clearing a full queue, which every rebalance does, cancels whoever waits for room in it; stock code takes
+    that for its own cancellation, and the worker ends.
+    """
+    putting = asyncio.ensure_future(queue.put(event))
+    giving_up = asyncio.ensure_future(give_up.wait())
+    try:
+        await asyncio.wait((putting, giving_up), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        putting.cancel()
+        giving_up.cancel()
+        await asyncio.gather(putting, giving_up, return_exceptions=True)
 
 
 def _by_topic(runs: Mapping[TP, Run]) -> dict[str, dict[int, Run]]:

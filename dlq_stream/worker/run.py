@@ -35,7 +35,7 @@ def main(settings: Settings) -> int:
         worker.execute_from_commandline()
     except SystemExit as exit_:
         return 0 if exit_.code in (0, None) else EXIT_CRASH_ONLY
-    except Exception:
+    except (Exception, asyncio.CancelledError):  # Faust raises again whatever one of its services crashed with
         log.critical("the worker ended unexpectedly", exc_info=True)
     return EXIT_CRASH_ONLY
 
