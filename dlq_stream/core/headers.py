@@ -46,8 +46,21 @@ QUARANTINE_REASON = "dlq-quarantine-reason"
 QUARANTINE_TOPIC = "dlq-quarantine-topic"
 QUARANTINE_PARTITION = "dlq-quarantine-partition"
 QUARANTINE_OFFSET = "dlq-quarantine-offset"
+QUARANTINE_ENCODING = "dlq-quarantine-encoding"  # how the value is packed, where it had to be: GZIP
+QUARANTINE_CUT = "dlq-quarantine-cut"  # what the record was, where not even that was enough
 
-QUARANTINE_HEADERS = frozenset((QUARANTINE_REASON, QUARANTINE_TOPIC, QUARANTINE_PARTITION, QUARANTINE_OFFSET))
+GZIP = b"gzip"
+
+QUARANTINE_HEADERS = frozenset(
+    (
+        QUARANTINE_REASON,
+        QUARANTINE_TOPIC,
+        QUARANTINE_PARTITION,
+        QUARANTINE_OFFSET,
+        QUARANTINE_ENCODING,
+        QUARANTINE_CUT,
+    )
+)
 """What quarantine adds to a record that is otherwise kept as it came."""
 
 OWN_HEADERS = QUARANTINE_HEADERS | {

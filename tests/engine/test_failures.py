@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -469,6 +471,45 @@ def test_an_event_that_is_too_large_for_its_changelog_is_quarantined() -> None:
     assert set(rows_of(world.home)) == {id_of(1), id_of(3)}
     assert len(world.home.rows["attempts"]) == 2
     assert len(world.quarantined()[0].value or b"") == 20_000
+    world.check()
+
+
+def test_an_event_larger_than_quarantine_takes_is_packed() -> None:
+    """Brokers limit compressed batches: what unfolds to more than fits is packed again, not a stopped partition."""
+    world = World(row_bytes_max=10_000)
+    world.home.learn(Destination("dlq-stream-quarantine", 1, record_bytes_max=100_000))
+    bad = world.failure(2, value=b"x" * 500_000)
+    world.apply(world.failure(1), bad, world.failure(3))
+    assert set(rows_of(world.home)) == {id_of(1), id_of(3)}
+    [sent] = world.quarantined()
+    assert sent.header("dlq-quarantine-encoding") == b"gzip"
+    assert (gzip.decompress(sent.value or b""), sent.key) == (bad.value, bad.key)
+    assert sent.headers[: len(bad.headers)] == bad.headers
+    world.check()
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        {"value": random.Random(1).randbytes(300_000)},
+        {"headers": (("large", b"x" * 300_000),)},
+        {"event_key": b"x" * 300_000},
+    ],
+    ids=["value", "headers", "key"],
+)
+def test_an_event_that_fits_in_no_way_is_cut(large: dict[str, Any]) -> None:
+    """Its beginnings are kept, with what it was and where it lies."""
+    world = World(row_bytes_max=10_000)
+    world.home.learn(Destination("dlq-stream-quarantine", 1, record_bytes_max=100_000))
+    bad = world.failure(2, original_topic=None, **large)
+    world.apply(world.failure(1), bad, world.failure(3))
+    assert set(rows_of(world.home)) == {id_of(1), id_of(3)}
+    [sent] = world.quarantined()
+    assert (bad.value or b"").startswith(sent.value or b"")
+    assert (bad.key or b"").startswith(sent.key or b"")
+    assert "headers" in large or b"300000" in (sent.header("dlq-quarantine-cut") or b"")
+    assert sent.header("dlq-quarantine-offset") == b"%d" % bad.offset
+    assert sent.header("dlq-quarantine-reason")
     world.check()
 
 
