@@ -1,0 +1,214 @@
+"""One crash scenario from beginning to end: topics, workers, traffic, trouble, and the verdict on what is left.
+
+A scenario is a story (`story`), a fleet of workers (`fleet`), traffic (`traffic`) and *trouble*: a coroutine function
+that does to the fleet what the scenario is about, while messages fail and timers fire.  New scenarios bring new trouble
+and keep the rest:
+
+    async def trouble(fleet, rng, seconds): ...
+    result = await play(kafka, tmp_path, Scenario(seed=1, count=3_000, per_second=100, workers=("a", "b")), trouble)
+    assert result.findings.are_none, result.findings
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Collection, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aiokafka import ConsumerRecord
+
+from dlq_stream.settings import Settings
+from dlq_stream.topics import AppTopics
+from tests.crash.checks import Evidence, Findings, judge
+from tests.crash.fleet import COMMAND, Comeback, Fleet
+from tests.crash.state import tables
+from tests.crash.story import BACKOFF_MULTIPLIER, INITIAL_BACKOFF_MS, MAX_RETRIES, PARTITIONS, Story, story
+from tests.crash.traffic import Topics, Traffic, delivery_of
+from tests.kafka_clients import committed_offsets, create_topics, read_topic
+from tests.kafka_fixture import LocalKafka, unique_name
+
+SESSION_SECONDS = 6
+"""The workers' session time-out; the brokers' default minimum."""
+
+PATIENCE_SECONDS = 25.0
+"""How long nothing may come before what is missing counts as lost: beyond any time-out of the system."""
+
+GRACE_SECONDS = 1.5
+"""How long the workers go on after everything came, so that what comes twice has the time to."""
+
+Trouble = Callable[[Fleet, random.Random, float], Coroutine[Any, Any, None]]
+"""What a scenario does to the fleet, given its own chance and for how many seconds messages are reported."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """How many messages fail, how fast, on which workers; ``seed`` decides everything that is left to chance."""
+
+    seed: int
+    count: int
+    per_second: float
+    workers: tuple[str, ...]
+    exits: tuple[int, ...] = (-signal.SIGKILL,)
+    """Exit codes that trouble may bring about."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The verdict, and the figures to print."""
+
+    scenario: Scenario
+    findings: Findings
+    story: Story
+    comebacks: tuple[Comeback, ...]
+    first_retry_seconds: tuple[float | None, ...]
+    stop_seconds: float
+    seconds: float
+
+    @property
+    def line(self) -> str:
+        """One line for people."""
+        count = self.findings.count
+        kills = ", ".join(
+            f"{each.worker} ready after {each.ready_seconds:.1f} s"
+            + (f" and emitting after {first:.1f} s" if first is not None else "")
+            for each, first in zip(self.comebacks, self.first_retry_seconds, strict=True)
+        )
+        return (
+            f"seed {self.scenario.seed}: {len(self.story.messages)} failures, "
+            f"{len(list(self.story.retries()))} retries, {len(list(self.story.dead_letters()))} dead letters, "
+            f"{len(self.comebacks)} kills ({kills}); lost {count('lost')}, duplicates {count('duplicate')}, "
+            f"early {count('early')}, state differences {count('state')}, table differences {count('tables')}, "
+            f"statistics differences {count('statistics')}; stopped in {self.stop_seconds:.1f} s, "
+            f"{self.seconds:.0f} s in all"
+        )
+
+
+async def play(kafka: LocalKafka, directory: Path, scenario: Scenario, trouble: Trouble) -> Result:
+    """Play a scenario on a broker, with the workers' directories and logs under ``directory``."""
+    began = time.monotonic()
+    the_story = story(scenario.seed, scenario.count)
+    settings = settings_of(kafka, unique_name("app"))
+    app = AppTopics(settings.app_id)
+    topics = Topics(app.failures, app.commands, unique_name("heat"))
+    await _prepare(settings, topics)
+    traffic = Traffic(kafka.bootstrap, topics, the_story, scenario.per_second)
+    async with Fleet(directory, scenario.workers, environment_of(settings)) as fleet:
+        await fleet.until_shared(PARTITIONS)
+        troubling = asyncio.create_task(trouble(fleet, random.Random(scenario.seed), traffic.seconds))
+        await traffic.run(PATIENCE_SECONDS)
+        await troubling
+        await _until_read(settings, topics)
+        await asyncio.sleep(GRACE_SECONDS)
+        stop_seconds = await fleet.stop()
+    evidence = await _evidence(settings, topics, app, fleet)
+    findings = judge(the_story, evidence)
+    findings.faults["workers"] += wrong_ends(fleet, scenario.exits)
+    return Result(
+        scenario=scenario,
+        findings=findings,
+        story=the_story,
+        comebacks=tuple(fleet.comebacks),
+        first_retry_seconds=tuple(first_retry_seconds(the_story, each, evidence.retries) for each in fleet.comebacks),
+        stop_seconds=stop_seconds,
+        seconds=time.monotonic() - began,
+    )
+
+
+def settings_of(kafka: LocalKafka, app_id: str) -> Settings:
+    """The settings of a scenario's workers, but for what is a worker's own."""
+    return Settings(
+        brokers=kafka.bootstrap,
+        app_id=app_id,
+        partitions=PARTITIONS,
+        session_timeout_seconds=SESSION_SECONDS,
+        max_retries=MAX_RETRIES,
+        initial_backoff_seconds=INITIAL_BACKOFF_MS / 1000,
+        backoff_multiplier=BACKOFF_MULTIPLIER,
+    )
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """The environment of a process with these settings and no others of ours."""
+    others = {name: value for name, value in os.environ.items() if not name.startswith("DLQ_")}
+    ours = {f"DLQ_{name.upper()}": str(getattr(settings, name)) for name in settings.model_fields_set}
+    return others | ours
+
+
+def wrong_ends(fleet: Fleet, exits: Collection[int]) -> list[str]:
+    """Processes that ended otherwise than trouble explains, or did not end with 0 when they were told to."""
+    found = []
+    for worker in fleet.workers.values():
+        *former, last = worker.exits or [None]
+        if last != 0:
+            found.append(f"{worker.name} was told to stop and ended with {last}")
+        found += [f"{worker.name} ended with {code}" for code in former if code not in exits]
+        kills = sum(each.worker == worker.name for each in fleet.comebacks)
+        if former.count(-signal.SIGKILL) != kills:
+            found.append(f"{worker.name} was killed {kills} times and died {former.count(-signal.SIGKILL)} times")
+    return found
+
+
+def first_retry_seconds(the_story: Story, comeback: Comeback, retries: Collection[ConsumerRecord]) -> float | None:
+    """From a kill to the first retry that was appended for a partition of that worker's; None where none came."""
+    by_id = the_story.by_id()
+    after = [
+        record.timestamp - comeback.killed_ms
+        for record in retries
+        if record.timestamp > comeback.killed_ms
+        and (message := by_id.get(delivery_of(record).id)) is not None
+        and message.home in comeback.partitions
+    ]
+    return min(after) / 1000 if after else None
+
+
+async def _prepare(settings: Settings, topics: Topics) -> None:
+    """Create the app's topics by its own command, and those of the agents with the brokers' stamps."""
+    environment = environment_of(settings)
+    done = await asyncio.to_thread(
+        subprocess.run, [*COMMAND, "init"], capture_output=True, text=True, timeout=60, env=environment
+    )
+    if done.returncode:
+        raise RuntimeError(f"init failed: {done.stderr}")
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    await create_topics(settings.brokers, topics.source, topics.dead_letters, partitions=PARTITIONS, config=stamped)
+
+
+async def _until_read(settings: Settings, topics: Topics) -> None:
+    """Wait until the group has processed the last answer; what it has not by then, the verdict will find unread."""
+    ends: dict[tuple[str, int], int] = {}
+    for topic in (topics.failures, topics.commands):
+        for record in await read_topic(settings.brokers, topic):
+            ends[topic, record.partition] = record.offset + 1
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        at = await _committed(settings)
+        if all(at.get(place, 0) >= end for place, end in ends.items()):
+            return
+        await asyncio.sleep(0.1)
+
+
+async def _committed(settings: Settings) -> dict[tuple[str, int], int]:
+    offsets = await committed_offsets(settings.brokers, settings.app_id)
+    return {(place.topic, place.partition): offset for place, offset in offsets.items()}
+
+
+async def _evidence(settings: Settings, topics: Topics, app: AppTopics, fleet: Fleet) -> Evidence:
+    names = (topics.failures, topics.commands, topics.source, topics.dead_letters, app.quarantine)
+    failures, commands, retries, dead_letters, quarantine = [await read_topic(settings.brokers, name) for name in names]
+    return Evidence(
+        failures=failures,
+        commands=commands,
+        retries=retries,
+        dead_letters=dead_letters,
+        quarantine=quarantine,
+        committed=await _committed(settings),
+        tables=await tables(settings, {worker.name: worker.data for worker in fleet.workers.values()}),
+        owners={number: worker.name for worker in fleet.workers.values() for number in worker.partitions() or ()},
+    )
