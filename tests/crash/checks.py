@@ -230,7 +230,7 @@ def rows(contents: Contents, tag: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def state_differences(story: Story, rebuilt: Mapping[int, Contents]) -> list[str]:
     """Messages whose row, attempts or partition are not those of their story."""
-    found = []
+    found: list[str] = []
     standing: dict[str, tuple[int, Row]] = {}
     failed: defaultdict[str, list[int]] = defaultdict(list)
     for number, contents in rebuilt.items():
@@ -276,7 +276,7 @@ def _row_differences(message: Message, partition: int, row: Row, numbers: list[i
 
 def statistics_differences(story: Story, rebuilt: Mapping[int, Contents]) -> list[str]:
     """Figures against the truth (all of them) and against a recount of the rows (gauges, the oldest open message)."""
-    found = []
+    found: list[str] = []
     truth = story.figures()
     for number, contents in rebuilt.items():
         stored = {stats.split_key(key): stats.codec.decode(raw) for key, raw in rows(contents, stats.TABLE.tag)}

@@ -145,9 +145,9 @@ def wrong_ends(fleet: Fleet, exits: Collection[int]) -> list[str]:
     """Processes that ended otherwise than trouble explains, or did not end with 0 when they were told to."""
     found = []
     for worker in fleet.workers.values():
-        *former, last = worker.exits or [None]
+        *former, last = worker.exits or [-1]
         if last != 0:
-            found.append(f"{worker.name} was told to stop and ended with {last}")
+            found.append(f"{worker.name} was told to stop and ended with {last}, of {worker.exits}")
         found += [f"{worker.name} ended with {code}" for code in former if code not in exits]
         kills = sum(each.worker == worker.name for each in fleet.comebacks)
         if former.count(-signal.SIGKILL) != kills:

@@ -113,7 +113,8 @@ class Message:
     @property
     def home(self) -> int:
         """The partition it belongs to: what Kafka's default partitioner makes of its id."""
-        return (murmur2(self.id.encode()) & 0x7FFFFFFF) % PARTITIONS
+        hashed: int = murmur2(self.id.encode())
+        return (hashed & 0x7FFFFFFF) % PARTITIONS
 
     @property
     def sent_to(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -158,7 +158,7 @@ class Traffic:
             order = {"type": message.fate.order.value, "revision": 1, "reason": "crash test", "by": "story"}
             await self._send_command(producer, message, order)
 
-    async def _send_command(self, producer: AIOKafkaProducer, message: Message, fields: dict[str, object]) -> None:
+    async def _send_command(self, producer: AIOKafkaProducer, message: Message, fields: Mapping[str, object]) -> None:
         value = json.dumps({**fields, "message_id": message.id}).encode()
         self._sent.append(await producer.send(self._topics.commands, value, key=message.id.encode()))
 
@@ -187,8 +187,8 @@ def failure_headers(message: Message, attempt: int, source: str) -> Iterator[Hea
         b"Traceback (most recent call last):\n" + b'  File "agent.py", line 10, in handle\n' * 8,
     )
     yield "dlq-outcomes", b"reported"
-    if message.waits_ms[attempt] is not None:
-        yield "dlq-retry-after-ms", b"%d" % message.waits_ms[attempt]
+    if (wait_ms := message.waits_ms[attempt]) is not None:
+        yield "dlq-retry-after-ms", b"%d" % wait_ms
 
 
 def delivery_of(record: ConsumerRecord) -> Delivery:
