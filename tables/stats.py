@@ -161,7 +161,7 @@ def delta(old: Message | None, new: Message | None, event: Event | None) -> dict
 
 
 def _reorders_open(old: _Kind | None, new: _Kind | None) -> bool:
-    """Whether the oldest open message may have gone or come from elsewhere: not for new ones, they are the youngest."""
+    """Whether the oldest open message may have gone or come from elsewhere; new ones come from now."""
     was, is_now = old is not None and old[0] in OPEN, new is not None and new[0] in OPEN
     return was != is_now and old is not None
 
@@ -260,7 +260,10 @@ class StatsBook:
 
     def _oldest_open(self, queue: str, row: Stats, counter: Counter[str], reordered: bool) -> int | None:
         if not reordered:
-            grew = counter["pending"] + counter["retrying"] > 0
-            return self._tx.now_ms if row.oldest_open_ms is None and grew else row.oldest_open_ms
+            if counter["pending"] + counter["retrying"] <= 0:
+                return row.oldest_open_ms
+            # Not always the youngest: a former owner's clock may have been ahead of ours.
+            now_ms = self._tx.now_ms
+            return now_ms if row.oldest_open_ms is None else min(row.oldest_open_ms, now_ms)
         oldest = [messages.by_status(self._tx, queue, status, 1) for status in OPEN]
         return min((found[0][0] for found in oldest if found), default=None)
