@@ -136,7 +136,7 @@ def early(story: Story, evidence: Evidence) -> list[str]:
             delivery = delivery_of(record)
             failed_ms[delivery] = min(record.timestamp, failed_ms.get(delivery, record.timestamp))
     redriven_ms = {(record.key or b"").decode(): record.timestamp for record in evidence.commands if _redrives(record)}
-    found = []
+    found: list[str] = []
     for record in evidence.retries:
         delivery = delivery_of(record)
         message = by_id.get(delivery.id)
@@ -158,7 +158,7 @@ def _redrives(record: Record) -> bool:
 def altered(story: Story, records: Iterable[Record]) -> list[str]:
     """Retries and dead letters that are not their original with our headers, in their original's partition."""
     by_id = story.by_id()
-    found = []
+    found: list[str] = []
     for record in records:
         message = by_id.get(delivery_of(record).id)
         theirs = tuple((name, value) for name, value in record.headers if not name.startswith(OWN))
@@ -213,7 +213,7 @@ def index_differences(rebuilt: Mapping[int, Contents]) -> list[str]:
     """Index entries that are not those of the rows as they stand."""
     tags = {spec.name: spec.tag for spec in INDEXES}
     every = tuple(tags.values())
-    found = []
+    found: list[str] = []
     for number, contents in rebuilt.items():
         derived: dict[bytes, bytes] = {}
         for key, raw in rows(contents, messages.TABLE.tag):

@@ -413,5 +413,5 @@ def test_the_first_retry_after_a_kill_is_one_of_that_worker() -> None:
     killed_ms = sorted(record.timestamp for record in mine)[10]
     after = min(record.timestamp for record in mine if record.timestamp > killed_ms)
     comeback = Comeback("a", frozenset((1,)), killed_ms, 1.0)
-    assert first_retry_seconds(STORY, comeback, evidence.retries) == (after - killed_ms) / 1000  # type: ignore[arg-type]
-    assert first_retry_seconds(STORY, replace(comeback, partitions=frozenset()), evidence.retries) is None  # type: ignore[arg-type]
+    assert first_retry_seconds(STORY, comeback, evidence.retries) == (after - killed_ms) / 1000
+    assert first_retry_seconds(STORY, replace(comeback, partitions=frozenset()), evidence.retries) is None
