@@ -46,9 +46,12 @@ def own_headers(record: Record) -> dict[str, bytes | None]:
 def origin_of(record: Record) -> Origin:
     """Where the record comes from in the first place: its ``dlq-original-*`` headers where they are whole, else itself.
 
-    The numbers are missing where the headers name a topic but the failure was reported without coordinates.
+    The numbers are missing where the headers name a topic but the failure was reported without coordinates, and of a
+    retry that had no room for them: its own coordinates are not the origin's.
     """
     own = own_headers(record)
+    if names.ORIGINAL_TOPIC not in own and delivery_of(record, "") is not None:
+        return Origin(record.topic)
     itself = Origin(record.topic, record.partition, record.offset, record.timestamp)
     try:
         topic = read.topic(names.ORIGINAL_TOPIC, own.get(names.ORIGINAL_TOPIC) or b"")

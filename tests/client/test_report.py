@@ -124,6 +124,16 @@ def test_another_groups_failure_of_a_retry_is_its_own() -> None:
     assert report(retried(first, 2), group="others").message_id == theirs.message_id
 
 
+def test_a_retry_that_had_no_room_for_its_origin_is_not_taken_for_a_record_of_its_own() -> None:
+    """Its failure names the topic and no coordinates, which agree with the message's."""
+    first = report(Read())
+    bare = retried(first, 1)
+    kept = (names.MESSAGE_ID, names.ATTEMPT, names.GROUP, names.QUEUE)
+    bare.offset, bare.headers = 99, tuple(header for header in bare.headers if header[0] in kept)
+    event = parse_failure(sent(report(bare)))
+    assert (event.id.hex(), event.attempt, event.origin) == (first.message_id, 1, Origin("heat-processing"))
+
+
 def test_an_origin_without_numbers_stays_without() -> None:
     """The id then follows from where the record was read, and the origin names the topic alone."""
     made = report(Read(headers=((names.ORIGINAL_TOPIC, b"elsewhere"),)))
