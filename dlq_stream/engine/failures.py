@@ -63,9 +63,13 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     """
     turn = Turn(tx, engine)
     ours: list[tuple[Record, FailureEvent]] = []
+    checked: set[tuple[str, str | None]] = set()
     for record in records:
         try:  # nothing is staged here but one send, last
             event = parse_failure(record)
+            if (event.origin.topic, event.retry_topic) not in checked:
+                _check_names(event, engine)  # before it is passed on: quarantine keeps it as it was received
+                checked.add((event.origin.topic, event.retry_topic))
             target = partition_of(event.id, tx.partitions)
             if target == tx.partition:
                 ours.append((record, event))
@@ -89,6 +93,18 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     turn.finish()
 
 
+def _check_names(event: FailureEvent, engine: Engine) -> None:
+    """Raise `MalformedEvent` where the event names a topic that we do not write to."""
+    topic = event.origin.topic
+    refusal = refusal_of_name(topic, app_id=engine.app_id, allowed=engine.allowed_topics)
+    if refusal is not None:
+        raise MalformedEvent(f"{ORIGINAL_TOPIC}: {refusal}")
+    if event.retry_topic is not None:
+        refusal = refusal_of_retry_topic(event.retry_topic, topic, app_id=engine.app_id, allowed=engine.allowed_topics)
+        if refusal is not None:
+            raise MalformedEvent(f"{RETRY_TOPIC}: {refusal}")
+
+
 class _Intake:
     """The events of one batch that belong here.  Its caches hold only what was staged and not rolled back."""
 
@@ -98,12 +114,9 @@ class _Intake:
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
         self._rules: dict[str, QueueRules] = {}
-        self._checked: set[tuple[str, str | None]] = set()
         self._asked: set[str] = set()
 
     def apply(self, record: Record, event: FailureEvent) -> None:
-        if (event.origin.topic, event.retry_topic) not in self._checked:
-            self._check_names(event)
         row = self._row(event.id)
         if row is not None:
             if not origins_agree(row.origin, event.origin):
@@ -116,19 +129,6 @@ class _Intake:
             self._first(event)
 
     # --- looking up -------------------------------------------------------------------------------------------------
-
-    def _check_names(self, event: FailureEvent) -> None:
-        engine, topic = self._turn.engine, event.origin.topic
-        refusal = refusal_of_name(topic, app_id=engine.app_id, allowed=engine.allowed_topics)
-        if refusal is not None:
-            raise MalformedEvent(f"{ORIGINAL_TOPIC}: {refusal}")
-        if event.retry_topic is not None:
-            refusal = refusal_of_retry_topic(
-                event.retry_topic, topic, app_id=engine.app_id, allowed=engine.allowed_topics
-            )
-            if refusal is not None:
-                raise MalformedEvent(f"{RETRY_TOPIC}: {refusal}")
-        self._checked.add((topic, event.retry_topic))
 
     def _row(self, id_: bytes) -> Message | None:
         if id_ in self._rows:

@@ -322,6 +322,16 @@ def test_a_forwarded_event_that_is_misplaced_again_is_quarantined() -> None:
     assert "forwarded to the wrong partition" in world.reasons()[0]
 
 
+def test_a_misplaced_event_that_is_forbidden_is_quarantined_as_it_came() -> None:
+    """It is not passed on first, with headers that its sender never wrote."""
+    world = World(partition=0, partitions=4, allowed_topics=["orders-*"])
+    record = world.failure(offset_on(2, 4))
+    world.apply(record)
+    assert world.home.sent("dlq-stream-failures") == []
+    [sent] = world.quarantined()
+    assert sent.headers[: len(record.headers)] == record.headers
+
+
 def test_a_forwarded_event_at_home_is_applied() -> None:
     """The mark alone says nothing against it."""
     world = World(partition=2, partitions=4)
