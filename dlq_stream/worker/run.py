@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import socket
 
@@ -15,6 +16,9 @@ from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.stream import stream
 
 log = logging.getLogger(__name__)
+
+COLLECTED_AFTER_OBJECTS = 50_000
+"""How many objects may come to be before Python looks for cycles among them; a poll of records is half of that."""
 
 
 def main(settings: Settings) -> int:
@@ -31,6 +35,7 @@ def main(settings: Settings) -> int:
     log.info("web server on http://127.0.0.1:%d", settings.web_port)
     worker = Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # logs are for machines too
+    spare_the_collector()
     try:
         worker.execute_from_commandline()
     except SystemExit as exit_:
@@ -38,6 +43,17 @@ def main(settings: Settings) -> int:
     except (Exception, asyncio.CancelledError):  # Faust raises again whatever one of its services crashed with
         log.critical("the worker ended unexpectedly", exc_info=True)
     return EXIT_CRASH_ONLY
+
+
+def spare_the_collector() -> None:
+    """Leave what exists by now out of garbage collection, and collect less often.
+
+    Records are tuples of tuples by the thousand, and none is part of a cycle: looking through them, and through every
+    module loaded, again and again took a fifth of the processor time of intake.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECTED_AFTER_OBJECTS, 10, 10)
 
 
 def free_port(port: int) -> int:
