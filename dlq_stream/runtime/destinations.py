@@ -13,7 +13,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from dlq_stream.core.transaction import Destination
 
@@ -23,7 +23,12 @@ DESTINATIONS_MAX = 10_000
 """Topics remembered; beyond it the one not asked for longest is forgotten (and looked up again when it is)."""
 
 FRESH_SECONDS = 30.0
-"""Age beyond which a known destination is looked up again when it is asked for; also how long a refusal counts."""
+"""Age beyond which a known destination is looked up again when it is asked for.  Also how long a refusal to write
+counts, for finding out whether it still holds costs a transaction."""
+
+UNUSABLE_SECONDS = 1.0
+"""How long counts what a look-up found to be unusable.  After that nothing is known of it: whoever tries again after a
+pause of his own gets an answer of now."""
 
 LOOK_UP_SECONDS_MAX = 3.0
 """A look-up that takes longer is given up; what was known stays."""
@@ -43,13 +48,21 @@ class TopicSource(Protocol):
         ...
 
 
+class _Entry(NamedTuple):
+    """What was found out, when, and how long it counts as it stands."""
+
+    destination: Destination
+    at: float
+    fresh_seconds: float
+
+
 class DestinationCache:
     """`dlq_stream.runtime.ports.Destinations` for a worker."""
 
     def __init__(self, source: TopicSource, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._source = source
         self._monotonic = monotonic
-        self._known: OrderedDict[str, tuple[Destination, float]] = OrderedDict()
+        self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._wanted: set[str] = set()
         self._looking_up = asyncio.Lock()
         self._asked = asyncio.Event()
@@ -60,11 +73,12 @@ class DestinationCache:
         if entry is None:
             self._want(topic)
             return None
-        destination, at = entry
         self._known.move_to_end(topic)
-        if self._monotonic() - at > FRESH_SECONDS:
+        if self._monotonic() - entry.at > entry.fresh_seconds:
             self._want(topic)
-        return destination
+            if entry.destination.refusal is not None:
+                return None
+        return entry.destination
 
     def _want(self, topic: str) -> None:
         if len(self._wanted) < DESTINATIONS_MAX:
@@ -74,10 +88,10 @@ class DestinationCache:
     def refuse(self, topic: str, reason: str) -> None:
         """See `Destinations.refuse`."""
         entry = self._known.get(topic)
-        self._remember(replace(entry[0] if entry else Destination(topic), refusal=reason))
+        self._remember(replace(entry.destination if entry else Destination(topic), refusal=reason), FRESH_SECONDS)
 
-    def _remember(self, destination: Destination) -> None:
-        self._known[destination.topic] = (destination, self._monotonic())
+    def _remember(self, destination: Destination, fresh_seconds: float) -> None:
+        self._known[destination.topic] = _Entry(destination, self._monotonic(), fresh_seconds)
         self._known.move_to_end(destination.topic)
         while len(self._known) > DESTINATIONS_MAX:
             self._known.popitem(last=False)
@@ -98,12 +112,12 @@ class DestinationCache:
                 await asyncio.sleep(PAUSE_SECONDS)
                 return
             for destination in found.values():
-                self._remember(destination)
+                self._remember(destination, FRESH_SECONDS if destination.refusal is None else UNUSABLE_SECONDS)
 
     def _known_since(self, topic: str, instant: float) -> bool:
         """Whether somebody else's look-up has answered while this one waited for its turn."""
         entry = self._known.get(topic)
-        return entry is not None and entry[1] >= instant
+        return entry is not None and entry.at >= instant
 
     async def missing(self, topics: Collection[str]) -> bool:
         """Whether one of ``topics`` does not exist any more, asked afresh."""
