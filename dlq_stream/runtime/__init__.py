@@ -6,6 +6,6 @@ web.  Between the agents and timers and Kafka stands this package:
 * `partition`, `transaction`, `turns`: one partition as an actor.  They know neither Faust nor aiokafka; producer,
   store, changelog and clock are the protocols of `ports`, so the simulation runs this very code over a fake broker.
 * `rocks`, `changelog`, `producer`, `destinations`: the real parts behind these protocols, on RocksDB and aiokafka.
-* `owner`: which partitions this worker has, and their timers.
+* `owner`, `feed`: which partitions this worker has, their timers, and their input on its way into turns.
 * `app`, `consumer`, `recovery`, `transport`, `store`, `versions`: the only code that knows Faust's insides.
 """

@@ -9,50 +9,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from dlq_stream.core.model import Record
-from dlq_stream.core.transaction import Transaction
-from dlq_stream.runtime.partition import Fatal, Missed, Partition
+from dlq_stream.runtime.feed import Apply, BatchLimits, BatchSize, Feed, Seek
+from dlq_stream.runtime.partition import Fatal, Partition
 from dlq_stream.runtime.ports import Destinations, Run
 from dlq_stream.runtime.timers import PartitionTimer, TimerSpec
 
 log = logging.getLogger(__name__)
-
-Apply = Callable[[Transaction, Sequence[Record]], None]
-
-BATCH_RECORDS_MIN = 20
-BATCH_RECORDS_MAX = 2_000
-"""Bounds of a batch's size, which otherwise follows from how long a record takes (see `BatchSize`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchLimits:
-    """A batch is one transaction: ``bytes_max`` bounds its input, ``hold_ms_target`` how long it holds the loop."""
-
-    bytes_max: int = 4 << 20
-    hold_ms_target: float = 20.0
-
-
-class BatchSize:
-    """How many records a batch may have so that staging it holds the event loop for about the target.
-
-    Measured in processor time: by the clock, a busy machine would make batches smaller, and these it busier still.
-    """
-
-    def __init__(self, hold_ms_target: float) -> None:
-        self._target_seconds = hold_ms_target / 1000
-        self._seconds_per_record = self._target_seconds / 500
-
-    @property
-    def records_max(self) -> int:
-        """Records for the next batch."""
-        return int(min(BATCH_RECORDS_MAX, max(BATCH_RECORDS_MIN, self._target_seconds / self._seconds_per_record)))
-
-    def measured(self, records: int, seconds: float) -> None:
-        """Learn from a batch, smoothly."""
-        self._seconds_per_record += 0.2 * (max(seconds / records, 1e-6) - self._seconds_per_record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +39,7 @@ class Owner:
         self,
         *,
         new_partition: Callable[[int, int], Partition],
-        seek: Callable[[str, int, int], Awaitable[None]],
+        seek: Seek,
         destinations: Destinations,
         limits: BatchLimits,
         fatal: Fatal,
@@ -88,6 +53,7 @@ class Owner:
         self._fatal = fatal
         self._size = BatchSize(limits.hold_ms_target)
         self._opened: dict[int, Partition] = {}
+        self._feeds: dict[tuple[str, int], Feed] = {}
         self._timer_tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
 
@@ -131,6 +97,7 @@ class Owner:
     async def _close(self) -> None:
         partitions = [*self.partitions.values(), *self._opened.values()]
         self.partitions, self._opened = {}, {}
+        self._feeds.clear()  # what waits in them finds its partition closed
         await asyncio.gather(*(partition.close() for partition in partitions))
         for task in list(self._timer_tasks):
             task.cancel()
@@ -139,40 +106,17 @@ class Owner:
     # --- input --------------------------------------------------------------------------------------------------
 
     async def consume(self, poll: Poll, apply: Apply) -> None:
-        """Process one poll, its partitions side by side, each in batches within the limits."""
-        await asyncio.gather(*(self._consume(poll.topic, number, run, apply) for number, run in poll.runs.items()))
+        """Hand over one poll, its partitions side by side; returns once there is room for the next."""
+        await asyncio.gather(*(self._feed(poll.topic, number, run, apply) for number, run in poll.runs.items()))
 
-    async def _consume(self, topic: str, number: int, run: Run, apply: Apply) -> None:
+    async def _feed(self, topic: str, number: int, run: Run, apply: Apply) -> None:
         partition = self.partitions.get(number)
         if partition is None:
             return
-        for batch in self._batches(run):
-            result = await partition.consume(topic, batch, self._timed(apply))
-            if isinstance(result, Missed):
-                log.info("%s-%d: reading again from %d", topic, number, result.position)
-                await self._seek(topic, number, result.position)
-                return
-
-    def _timed(self, apply: Apply) -> Apply:
-        def timed(tx: Transaction, records: Sequence[Record]) -> None:
-            began = time.thread_time()
-            apply(tx, records)
-            if records:
-                self._size.measured(len(records), time.thread_time() - began)
-
-        return timed
-
-    def _batches(self, run: Run) -> Iterator[Run]:
-        """Cut a run; the pieces touch, and the last one reaches the run's end."""
-        records = run.records
-        start, first, size, count_max = run.start, 0, 0, self._size.records_max
-        for position, record in enumerate(records):
-            size += _size_of(record)
-            if position > first and (size > self._limits.bytes_max or position - first >= count_max):
-                yield Run(start, record.offset, records[first:position])
-                start, first, size, count_max = record.offset, position, _size_of(record), self._size.records_max
-        yield Run(start, run.stop, records[first:] if first else records)
-
-
-def _size_of(record: Record) -> int:
-    return len(record.value or b"") + sum(len(value or b"") for _, value in record.headers) + 100
+        feed = self._feeds.get((topic, number))
+        if feed is None:
+            feed = Feed(
+                partition, topic, apply, seek=self._seek, limits=self._limits, size=self._size, fatal=self._fatal
+            )
+            self._feeds[topic, number] = feed
+        await feed.put(run)

@@ -16,7 +16,8 @@ from dlq_stream.runtime.app import App
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.crash import crash, refuse
 from dlq_stream.runtime.destinations import DestinationCache
-from dlq_stream.runtime.owner import BatchLimits, Owner
+from dlq_stream.runtime.feed import RUNS_WAITING_MAX, BatchLimits
+from dlq_stream.runtime.owner import Owner
 from dlq_stream.runtime.partition import Identification, Partition
 from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore
@@ -33,8 +34,11 @@ TOPIC_EXTRA_BYTES = 65_536
 POLL_INTERVAL_SECONDS_MAX = 3600.0
 """Longest restore before the group gives up on the worker."""
 
-POLLS_QUEUED_MAX = 2
+POLLS_QUEUED_MAX = 1
 """Polls that may wait for an agent; each is bounded by the fetch size."""
+
+FETCHES_HELD_MAX = 4 + POLLS_QUEUED_MAX + 2 * RUNS_WAITING_MAX
+"""Of one partition and topic: one arriving, one on its way to the agent, one with it, those that wait, those staged."""
 
 
 class SystemClock:
@@ -156,7 +160,7 @@ def web_settings(settings: Settings) -> dict[str, Any]:
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
-    fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * (POLLS_QUEUED_MAX + 2))
+    fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * FETCHES_HELD_MAX)
     return {
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,
