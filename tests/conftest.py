@@ -31,6 +31,10 @@ settings.register_profile(
 settings.load_profile("dlq_stream")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--simulation-seeds", type=int, default=200, help="how many seeds tests/simulation runs")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for name in [name for name in os.environ if name.startswith("DLQ_") and name != "DLQ_KAFKA_CACHE"]:
         del os.environ[name]

@@ -1,0 +1,326 @@
+"""A fake Kafka: partitioned logs, transactional producers with epochs, commit markers, the last stable offset, groups.
+
+It behaves as a broker that speaks the transaction protocol before KIP-890.  A commit is decided at one instant and
+becomes visible later: markers are written to each partition in their own time, and until then readers of committed
+records stop before the transaction's first record.  Everything here is instantaneous and synchronous; the way to the
+broker and back, where things get lost, is `tests.simulation.life`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Literal
+
+from dlq_stream.core.headers import record_size
+from dlq_stream.core.model import Headers
+from dlq_stream.runtime.ports import OutRecord
+
+Place = tuple[str, int]
+"""Topic and partition."""
+
+TRANSACTION_SECONDS_MAX = 10.0
+"""The coordinator aborts an older transaction and fences its producer."""
+
+UNWANTED = b"unwanted"
+"""Records whose value holds this are refused by sources, each for itself, as an invalid record is."""
+
+
+class ProducerFenced(Exception):
+    """The epoch is an old one."""
+
+
+class Concurrent(Exception):
+    """The producer's former transaction is still being completed; ask again."""
+
+
+class NoSuchTopic(Exception):
+    """There is no such topic or partition."""
+
+
+class TopicSilent(Exception):
+    """The topic's brokers do not answer, while all others do."""
+
+
+class BatchRefused(Exception):
+    """The records at these positions, or the whole destination where there are none, are refused."""
+
+    def __init__(self, reason: str, positions: Sequence[int] = ()) -> None:
+        super().__init__(reason, positions)
+        self.reason = reason
+        self.positions = tuple(positions)
+
+
+@dataclass(slots=True)
+class Entry:
+    """A record as it lies in a log; fits `dlq_stream.core.model.Record`."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    txn: Txn | None = None
+    marker: bool = False
+
+    def header(self, name: str) -> bytes | None:
+        return next((value for key, value in reversed(self.headers) if key == name), None)
+
+
+@dataclass(eq=False)
+class Txn:
+    """A transaction, with everything that was written in it."""
+
+    number: int
+    transactional_id: str
+    epoch: int
+    by: str
+    state: Literal["open", "committed", "aborted"] = "open"
+    entries: list[Entry] = field(default_factory=list)
+    logs: dict[Place, Log] = field(default_factory=dict)
+    offsets: dict[Place, int] = field(default_factory=dict)
+    timer: asyncio.TimerHandle | None = None
+
+
+class Log:
+    """One partition."""
+
+    def __init__(self) -> None:
+        self.entries: list[Entry] = []
+        self._undecided: dict[int, int] = {}
+
+    @property
+    def stable(self) -> int:
+        """The last stable offset: where readers of committed records stop."""
+        return min(self._undecided.values(), default=len(self.entries))
+
+    def append(self, entry: Entry) -> None:
+        if entry.txn is not None and not entry.marker:
+            self._undecided.setdefault(entry.txn.number, entry.offset)
+        self.entries.append(entry)
+
+    def mark(self, entry: Entry, txn: Txn) -> None:
+        """Write the marker that ends ``txn`` here."""
+        self.append(entry)
+        del self._undecided[txn.number]
+
+    def read(self, position: int, records_max: int = 1_000_000) -> tuple[list[Entry], int]:
+        """Committed records from ``position`` on, and the position after them."""
+        found: list[Entry] = []
+        stable = self.stable
+        for entry in self.entries[position:stable]:
+            if not entry.marker and (entry.txn is None or entry.txn.state == "committed"):
+                found.append(entry)
+                if len(found) == records_max:
+                    return found, entry.offset + 1
+        return found, max(position, stable)
+
+    def beyond(self, position: int) -> bool:
+        """Whether there is a record at or after ``position``, decided or not."""
+        return any(not entry.marker for entry in self.entries[position:])
+
+
+class Feed:
+    """Wakes those who wait for something new to read."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def news(self) -> None:
+        self.version += 1
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def beyond(self, version: int) -> None:
+        """Return once something happened after ``version``."""
+        while self.version == version:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+
+@dataclass
+class Topic:
+    """A topic; what can be changed about it is what chaos changes."""
+
+    name: str
+    logs: list[Log]
+    feed: Feed | None
+    picky: bool = False
+    bytes_max: int = 1_000_000
+    compacted: bool = False
+    writable: bool = True
+    silent: bool = False
+
+
+@dataclass
+class _Producing:
+    epoch: int = -1
+    txn: Txn | None = None
+    completing: int = 0
+
+
+class Broker:
+    """All brokers of a cluster, as one."""
+
+    def __init__(self, random: Random, now_ms: Callable[[], int]) -> None:
+        self.topics: dict[str, Topic] = {}
+        self.offsets: dict[tuple[str, str, int], int] = {}
+        self.decided: list[Callable[[Txn], None]] = []
+        self.transactions = 0
+        self.creates_topics = True
+        self._random = random
+        self._now_ms = now_ms
+        self._producing: dict[str, _Producing] = {}
+
+    # --- topics -------------------------------------------------------------------------------------------------
+
+    def create(self, name: str, partitions: int, feed: Feed | None = None, *, picky: bool = False) -> Topic:
+        topic = Topic(name, [Log() for _ in range(partitions)], feed, picky)
+        self.topics[name] = topic
+        return topic
+
+    def delete(self, name: str) -> None:
+        """Delete a topic; what was written to it is gone, open transactions included."""
+        del self.topics[name]
+
+    def log(self, topic: str, partition: int) -> Log:
+        known = self.topics.get(topic)
+        if known is None or partition >= len(known.logs):
+            raise NoSuchTopic(f"{topic}-{partition}")
+        return known.logs[partition]
+
+    def produce(
+        self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers = ()
+    ) -> Entry:
+        """Write a record without a transaction."""
+        log = self.log(topic, partition)
+        entry = Entry(topic, partition, len(log.entries), self._now_ms(), key, value, headers)
+        log.append(entry)
+        self._tell(topic)
+        return entry
+
+    def _tell(self, topic: str) -> None:
+        known = self.topics.get(topic)
+        if known is not None and known.feed is not None:
+            known.feed.news()
+
+    # --- transactions -------------------------------------------------------------------------------------------
+
+    def init_producer(self, transactional_id: str) -> int:
+        """A new epoch, which fences earlier ones.  Raises `Concurrent` until what they left is completed."""
+        producing = self._producing.setdefault(transactional_id, _Producing())
+        if producing.txn is not None:
+            producing.epoch += 1
+            self._end(producing, producing.txn, "aborted")
+        if producing.completing:
+            raise Concurrent(transactional_id)
+        producing.epoch += 1
+        return producing.epoch
+
+    def begin(self, transactional_id: str, epoch: int, by: str) -> Txn:
+        producing = self._checked(transactional_id, epoch)
+        if producing.completing:
+            raise Concurrent(transactional_id)
+        assert producing.txn is None, "a transaction is begun while another is open"
+        self.transactions += 1
+        txn = Txn(self.transactions, transactional_id, epoch, by)
+        loop = asyncio.get_running_loop()
+        txn.timer = loop.call_later(TRANSACTION_SECONDS_MAX, self._time_out, producing, txn)
+        producing.txn = txn
+        return txn
+
+    def append(self, txn: Txn, topic: str, partition: int, records: Sequence[OutRecord]) -> int:
+        """Write one record batch; returns the last offset."""
+        self._checked_open(txn)
+        log = self.log(topic, partition)
+        self._accept(self.topics[topic], records)
+        for key, value, headers in records:
+            entry = Entry(topic, partition, len(log.entries), self._now_ms(), key, value, headers, txn)
+            log.append(entry)
+            txn.entries.append(entry)
+        txn.logs[topic, partition] = log
+        return len(log.entries) - 1
+
+    @staticmethod
+    def _accept(topic: Topic, records: Sequence[OutRecord]) -> None:
+        """A record batch is taken or refused as a whole, whichever of its records is at fault."""
+        if topic.silent:
+            raise TopicSilent(topic.name)
+        if not topic.writable:
+            raise BatchRefused("not-authorised")
+        if any(record_size(*record) > topic.bytes_max for record in records):
+            raise BatchRefused("too-large", range(len(records)))
+        if topic.picky and any(value is not None and UNWANTED in value for _, value, _ in records):
+            raise BatchRefused("invalid-record", range(len(records)))
+
+    def add_offsets(self, txn: Txn, offsets: Mapping[Place, int]) -> None:
+        self._checked_open(txn)
+        txn.offsets.update(offsets)
+
+    def commit(self, txn: Txn) -> None:
+        self._end(self._checked_open(txn), txn, "committed")
+
+    def _checked(self, transactional_id: str, epoch: int) -> _Producing:
+        producing = self._producing[transactional_id]
+        if producing.epoch != epoch:
+            raise ProducerFenced(f"{transactional_id}: epoch {epoch} is not {producing.epoch}")
+        return producing
+
+    def _checked_open(self, txn: Txn) -> _Producing:
+        producing = self._checked(txn.transactional_id, txn.epoch)
+        assert producing.txn is txn, "the epoch is right, and the transaction another one"
+        return producing
+
+    def _time_out(self, producing: _Producing, txn: Txn) -> None:
+        if producing.txn is txn:
+            producing.epoch += 1
+            self._end(producing, txn, "aborted")
+
+    def _end(self, producing: _Producing, txn: Txn, state: Literal["committed", "aborted"]) -> None:
+        """Decide, and have the markers written, each in its own time."""
+        loop, random = asyncio.get_running_loop(), self._random
+        txn.state = state
+        producing.txn = None
+        if txn.timer is not None:
+            txn.timer.cancel()
+        slow = 0.3 if random.random() < 0.05 else 0.004
+        steps: list[Callable[[], None]] = [lambda: self._materialise(txn)] if txn.offsets else []
+        steps += [partial(self._mark, txn, place, log) for place, log in txn.logs.items()]
+        producing.completing = len(steps)
+        for step in steps:
+            loop.call_later(random.uniform(0.0, slow), self._complete, producing, step)
+        if state == "committed":
+            for listener in self.decided:
+                listener(txn)
+
+    @staticmethod
+    def _complete(producing: _Producing, step: Callable[[], None]) -> None:
+        step()
+        producing.completing -= 1
+
+    def _mark(self, txn: Txn, place: Place, log: Log) -> None:
+        log.mark(Entry(*place, len(log.entries), self._now_ms(), None, None, (), txn, marker=True), txn)
+        self._tell(place[0])
+
+    def _materialise(self, txn: Txn) -> None:
+        if txn.state == "committed":
+            for (topic, partition), offset in txn.offsets.items():
+                self.offsets["workers", topic, partition] = offset
+
+    def committed_offset(self, topic: str, partition: int) -> int:
+        """Where the workers' group reads on."""
+        return self.offsets.get(("workers", topic, partition), 0)
+
+    def reset_offsets(self, positions: Iterable[tuple[Place, int]]) -> None:
+        """An operator resets the workers' group, which has no member at the moment."""
+        for (topic, partition), offset in positions:
+            self.offsets["workers", topic, partition] = offset

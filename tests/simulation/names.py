@@ -1,0 +1,37 @@
+"""Names and bounds of the simulated system."""
+
+from __future__ import annotations
+
+from dlq_stream.core.policy import Policies, RetryPolicy
+from dlq_stream.topics.names import AppTopics
+
+APP = "dlq-sim"
+PARTITIONS = 3
+TOPICS = AppTopics(APP)
+FAILURES, COMMANDS, QUARANTINE = TOPICS.failures, TOPICS.commands, TOPICS.quarantine
+
+HEAT = "heat"
+OVENS = "ovens"
+OVENS_RETRY = "ovens-retry"
+BOILERS = "boilers"
+SOURCES = (HEAT, OVENS, BOILERS)
+SOURCE_PARTITIONS = 2
+
+RETENTION_MS = 60_000
+
+POLICIES = Policies(
+    default=RetryPolicy(
+        max_retries=3, initial_backoff_ms=1_000, backoff_multiplier=2.0, max_backoff_ms=3_000, outcome_timeout_ms=6_000
+    ),
+    by_queue={
+        OVENS: RetryPolicy(
+            max_retries=2,
+            initial_backoff_ms=500,
+            backoff_multiplier=3.0,
+            max_backoff_ms=4_000,
+            jitter="full",
+            outcome_timeout_ms=5_000,
+            emit_to="retry",
+        ),
+    },
+)

@@ -1,0 +1,267 @@
+"""A worker: the real `Owner`, `Partition`, `PartitionTimer`, `DestinationCache`, engine and tables, in a fake process.
+
+What Faust does in the real one (joining, the order of an assignment, fetching whole polls, handing them to agents) is
+done here in the same order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
+from dlq_stream.runtime.destinations import DestinationCache
+from dlq_stream.runtime.feed import Apply, BatchLimits
+from dlq_stream.runtime.owner import Owner, Poll
+from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.ports import Fenced, OutcomeUnknown, Run
+from dlq_stream.runtime.timers import NextLook, TimerSpec
+from tests.simulation.broker import Place
+from tests.simulation.disk import Disk, DiskStore
+from tests.simulation.life import Died, Life, NoAnswer
+from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, RETENTION_MS
+from tests.simulation.ports import SimChangelog, SimProducer, SimTopicSource, WorkerClock
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+EXPECTED_ENDS = (Fenced, OutcomeUnknown)
+"""What may end a worker: its partition was fenced before it heard of a rebalance, or a commit's outcome is unknown."""
+
+POLLS_QUEUED_MAX = 2
+RECORDS_PER_FETCH_MAX = 12
+ROW_BYTES_MAX = 1_100_000
+
+
+class Worker:
+    """A machine with disks, on which one process after another runs."""
+
+    def __init__(self, name: str, world: World) -> None:
+        self.name = name
+        self.world = world
+        self.random = world.random_of(name)
+        self.disks: dict[int, Disk] = {}
+        self.clock = WorkerClock(world.loop.time, self.random.choice((0, 0, self.random.randint(-400, 400))))
+        self.process: Process | None = None
+        self._lives = 0
+
+    @property
+    def alive(self) -> bool:
+        return self.process is not None and not self.process.life.ended.is_set()
+
+    @property
+    def owned(self) -> list[int]:
+        """The partitions that its process works on."""
+        return list(self.process.owner.partitions) if self.process is not None and self.alive else []
+
+    def start(self) -> None:
+        """Start a process; what it finds on disk may have suffered."""
+        self._lives += 1
+        life = Life(f"{self.name}.{self._lives}", self.world, self.world.random_of(f"{self.name}.{self._lives}"))
+        self.world.note(life.name, "starts")
+        self.process = Process(self, life)
+        life.spawn(self.process.run())
+
+    def damage(self) -> None:
+        """A disk is lost, or comes back as it was some time ago."""
+        for number, disk in sorted(self.disks.items()):
+            if self.random.random() < 0.5:
+                self.world.note(self.name, f"loses its disk of partition {number}")
+                self.disks[number] = Disk()
+            else:
+                count = self.random.randint(0, len(disk.writes))
+                self.world.note(self.name, f"disk of partition {number} is {len(disk.writes) - count} writes older")
+                self.disks[number] = disk.as_of(count)
+
+
+class Process:
+    """One process of a worker."""
+
+    def __init__(self, worker: Worker, life: Life) -> None:
+        world = worker.world
+        self.life = life
+        self.worker = worker
+        self.world = world
+        self.generation = -1
+        self.stopping = asyncio.Event()
+        self.positions: dict[Place, int] = {}
+        self.cache = DestinationCache(SimTopicSource(life, world.broker), monotonic=world.loop.time)
+        self.owner = Owner(
+            new_partition=self._new_partition,
+            seek=self._seek,
+            destinations=self.cache,
+            limits=BatchLimits(bytes_max=life.random.choice((2_000, 6_000, 1 << 20)), hold_ms_target=1e9),
+            fatal=self.fatal,
+        )
+        self.owner.timers += [
+            TimerSpec("emit", "due", self._emit, urgent=True),
+            TimerSpec("retain", "closed", self._retain, delay_ms=RETENTION_MS),
+        ]
+        self._queues: dict[str, asyncio.Queue[Poll]] = {
+            topic: asyncio.Queue(POLLS_QUEUED_MAX) for topic in (FAILURES, COMMANDS)
+        }
+
+    # --- what the worker does -----------------------------------------------------------------------------------
+
+    def _emit(self, tx: Transaction) -> EmitResult:
+        return emit_due(tx, self.world.engine, records_max=5, bytes_max=3_000)
+
+    def _retain(self, tx: Transaction) -> NextLook:
+        return NextLook(retain(tx, self.world.engine, steps_max=3), now_ms=tx.now_ms)
+
+    async def _agent(self, topic: str, apply: Apply) -> None:
+        queue = self._queues[topic]
+        while True:
+            await self.owner.consume(await queue.get(), apply)
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Join, open, consume, until stopped or dead."""
+        life, engine = self.life, self.world.engine
+        await self.cache.look_up((FAILURES, COMMANDS))
+        life.spawn(self.cache.run())
+        life.spawn(self._agent(FAILURES, lambda tx, records: apply_failures(tx, records, engine)))
+        life.spawn(self._agent(COMMANDS, lambda tx, records: apply_commands(tx, records, engine)))
+        life.spawn(self._fetch())
+        while not self.stopping.is_set():
+            self.generation, numbers = await self.world.group.join(life)
+            await life.awake()
+            if await self._until_rebalance(self._assigned(numbers)):
+                await self._until_rebalance(self.stopping.wait())
+            await life.awake()
+            self.positions.clear()
+            await self.owner.close()
+        self.world.group.leave(life)
+        self.world.note(life.name, "stops")
+        life.ended.set()
+        life.kill("stopped")
+
+    async def _until_rebalance(self, work: object) -> bool:
+        """Whether the work was finished before a rebalance began, which cancels it."""
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        rebalance = asyncio.ensure_future(self.life.rebalance.wait())
+        try:
+            await asyncio.wait((task, rebalance), return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                task.result()
+                return True
+            return False
+        finally:
+            task.cancel()
+            rebalance.cancel()
+            await asyncio.gather(task, rebalance, return_exceptions=True)
+
+    async def _assigned(self, numbers: tuple[int, ...]) -> None:
+        """The order of things at an assignment: fence, restore, then read the committed offsets, then deliver."""
+        generation = self.generation
+        try:
+            await self.owner.open(numbers, generation)
+        except Exception as error:
+            self.fatal("opening partitions", error)
+        positions = await self._committed(numbers)
+        await self.life.awake()
+        if self.life.random.random() < 0.7:  # else what was fetched before comes through yet
+            for queue in self._queues.values():
+                while not queue.empty():
+                    queue.get_nowait()
+        self.positions = dict(positions)
+        self.owner.ready(positions)
+        self.world.note(self.life.name, f"ready: {dict(positions)}")
+
+    async def _committed(self, numbers: tuple[int, ...]) -> Mapping[Place, int]:
+        broker = self.world.broker
+        places = [(topic, number) for topic in (FAILURES, COMMANDS) for number in numbers]
+        while True:
+            try:
+                return await self.life.request(
+                    "read offsets", lambda: {place: broker.committed_offset(*place) for place in places}
+                )
+            except NoAnswer:
+                continue
+
+    def fatal(self, where: str, error: BaseException) -> NoReturn:
+        """Crash-only, and only for reasons that are known."""
+        if not self.life.dead:
+            self.world.ended[type(error).__name__] += 1
+            if not isinstance(error, EXPECTED_ENDS):
+                self.world.violated(f"{self.life.name} ended by {where}: {error!r}", error)
+            self.life.die(f"{where}: {error!r}")
+        raise Died(where)
+
+    # --- what Faust and the brokers are to the partitions -------------------------------------------------------
+
+    def _new_partition(self, number: int, generation: int) -> Partition:
+        life, world = self.life, self.world
+        disk = self.worker.disks.setdefault(number, Disk())
+        store = DiskStore(life, disk, lambda disk: world.written(number, disk))
+        partition = world.partition_type(
+            Identification(number, PARTITIONS, generation, APP),
+            producer=SimProducer(life, world.broker, f"{APP}-p{number}", number, self.cache.missing),
+            store=store,
+            changelog=SimChangelog(life, world.broker, APP, number, store),
+            destinations=self.cache,
+            clock=self.worker.clock,
+            row_bytes_max=ROW_BYTES_MAX,
+            still_ours=lambda: self.generation == generation,
+            fatal=self.fatal,
+        )
+        world.partitions.append(partition)
+        return partition
+
+    async def _seek(self, topic: str, number: int, position: int) -> None:
+        if (topic, number) in self.positions:
+            self.positions[topic, number] = position
+
+    async def _fetch(self) -> None:
+        """Read what is committed, whole polls at a time; deliveries get lost and come twice."""
+        world, random = self.world, self.life.random
+        while True:
+            version = world.inputs.version
+            polls = [poll for topic in (FAILURES, COMMANDS) if (poll := self._poll(topic)).runs]
+            for poll in polls:
+                if random.random() < world.lost_polls and self._more_follows(poll):
+                    world.note(self.life.name, f"a poll of {poll.topic} is lost")
+                    continue
+                for _ in range(1 + (random.random() < world.repeated_polls)):
+                    await self._queues[poll.topic].put(poll)
+            if not polls:
+                await self._idle(version)
+            await asyncio.sleep(random.uniform(0.0, 0.02))
+            await self.life.awake()
+
+    def _more_follows(self, poll: Poll) -> bool:
+        """A run that is lost is missed when the next one comes."""
+        logs = {number: self.world.broker.log(poll.topic, number) for number in poll.runs}
+        return all(logs[number].read(run.stop, 1)[0] for number, run in poll.runs.items())
+
+    async def _idle(self, version: int) -> None:
+        """Wait for news, or for a seek."""
+        try:
+            async with asyncio.timeout(0.5):
+                await self.world.inputs.beyond(version)
+        except TimeoutError:
+            pass
+
+    def _poll(self, topic: str) -> Poll:
+        runs: dict[int, Run] = {}
+        for (name, number), start in self.positions.items():
+            if name == topic:
+                log = self.world.broker.log(topic, number)
+                records, stop = log.read(start, self.life.random.randint(1, RECORDS_PER_FETCH_MAX))
+                if stop > start:
+                    self.positions[name, number] = stop
+                    runs[number] = Run(start, stop, records)
+        return Poll(topic, runs)
+
+    def stop(self) -> None:
+        """SIGTERM: finish what is running and leave."""
+        self.stopping.set()
+        self.life.rebalance.set()
+
+    def rewind(self, back: int) -> None:
+        """Deliver again what was delivered before."""
+        for place, position in self.positions.items():
+            self.positions[place] = max(0, position - back)
