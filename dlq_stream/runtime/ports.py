@@ -35,7 +35,14 @@ class Fenced(Exception):
 
 
 class Unavailable(Exception):
-    """No answer in time before the commit was asked for: nothing was committed, try again."""
+    """No answer in time before the commit was asked for: nothing was committed, try again.
+
+    ``silent`` are topics that did not answer while everything else did.
+    """
+
+    def __init__(self, message: str, silent: Collection[str] = ()) -> None:
+        super().__init__(message)
+        self.silent = frozenset(silent)
 
 
 class OutcomeUnknown(Exception):
@@ -47,7 +54,7 @@ class Batch:
     """Records for one partition of one topic.
 
     ``batch_bytes_max`` bounds one record batch on the wire, since that is what ``max.message.bytes`` bounds;
-    ``one_by_one`` sends each record in a record batch of its own, so that a refusal names its record.
+    ``one_by_one`` narrows a refusal down, so that it names single records.
     """
 
     topic: str

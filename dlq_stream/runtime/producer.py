@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import aiokafka
@@ -53,6 +54,14 @@ _AWAY = (
     TimeoutError,
     OSError,
 )
+_BROKEN = (
+    errors.OutOfOrderSequenceNumber,
+    errors.UnknownProducerId,
+    errors.InvalidProducerIdMapping,
+    errors.InvalidTxnState,
+    errors.ProducerClosed,
+)
+"""Nothing is wrong with a record: the producer or its transaction is void, and a new one goes on."""
 
 
 class KafkaProducer:
@@ -97,8 +106,10 @@ class KafkaProducer:
         try:
             async with asyncio.timeout(self._deadline_seconds * 2):
                 await producer.start()
-        except _AWAY as error:
+        except (errors.KafkaError, TimeoutError, OSError) as error:
             await self._discard()
+            if not _is_away(error):
+                raise
             raise Unavailable(f"starting producer {self._id}: {error!r}") from error
 
     async def stop(self) -> None:
@@ -106,39 +117,50 @@ class KafkaProducer:
         await self._discard()
 
     async def _discard(self) -> None:
-        """End the producer without waiting for what it still wants to send: connections first, then its tasks."""
+        """End the producer without waiting for what it still wants to send: its tasks first, then its connections."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
         producer._closed = True
+        tasks = _tasks_of(producer._sender)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._deadline_seconds)
         with contextlib.suppress(Exception):
             async with asyncio.timeout(self._deadline_seconds):
                 await producer.client.close()
-        task = producer._sender.sender_task
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task], timeout=self._deadline_seconds)
 
     # --- one transaction ----------------------------------------------------------------------------------------
 
     async def write(self, batches: Sequence[Batch], offsets: Mapping[str, int]) -> Written:
         """See `Producer.write`."""
         producer = self._started()
+        silent: set[str] = set()
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 await producer.begin_transaction()
-                return await self._write(producer, batches, offsets)
+                return await self._write(producer, batches, offsets, silent)
         except _FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error
         except errors.TopicAuthorizationFailedError as error:  # said of the transaction, before any batch was sent
             topics = error.args[0] if error.args and isinstance(error.args[0], set | frozenset) else set(error.args)
             return Written(refusals=[Refusal(str(topic), -1, "not-authorised") for topic in topics])
-        except _AWAY as error:
+        except TimeoutError as error:
+            raise Unavailable(f"producer {self._id}: {error!r}", silent) from error
+        except (errors.KafkaError, OSError) as error:
+            if not _is_away(error):
+                raise
             raise Unavailable(f"producer {self._id}: {error!r}") from error
 
     async def _write(
-        self, producer: aiokafka.AIOKafkaProducer, batches: Sequence[Batch], offsets: Mapping[str, int]
+        self,
+        producer: aiokafka.AIOKafkaProducer,
+        batches: Sequence[Batch],
+        offsets: Mapping[str, int],
+        silent: set[str],
     ) -> Written:
+        """Write all of it side by side; where that ends early, ``silent`` holds the topics that alone kept silent."""
         work: list[Awaitable[list[int] | Refusal | None]] = [self._produce(producer, batch) for batch in batches]
         if offsets:
             work.append(self._add_offsets(producer, offsets))
@@ -152,6 +174,11 @@ class KafkaProducer:
                 for task in finished:
                     task.result()
                 await done
+            except asyncio.CancelledError:  # the deadline
+                missing = [batch for batch, task in zip(batches, tasks, strict=False) if not task.done()]
+                if tasks[-1].done() and not any(batch.compress for batch in missing):  # offsets and changelogs are in
+                    silent.update(batch.topic for batch in missing)
+                raise
             finally:
                 await _end(waiting)
         finally:
@@ -183,25 +210,54 @@ class KafkaProducer:
             await producer.client.force_metadata_update()
             if batch.partition not in await producer.partitions_for(batch.topic):
                 raise errors.UnknownTopicOrPartitionError(f"{batch.topic}-{batch.partition}")
-        spans: list[tuple[int, int]] = []
-        answers: list[Awaitable[Any]] = []
-        for first, builder in _builders(batch):
-            spans.append((first, first + builder.record_count()))
-            answers.append(await producer.send_batch(builder, batch.topic, partition=batch.partition))
-        results = await asyncio.gather(*answers, return_exceptions=True)
+        if batch.one_by_one:
+            return await self._narrow_down(producer, batch)
+        builders = _builders(batch)
+        answers = [await producer.send_batch(each, batch.topic, partition=batch.partition) for _, each in builders]
+        offsets: list[int] = []
         refused: list[int] = []
         reason = ""
+        for (first, builder), answer in zip(builders, await _settled(answers), strict=True):
+            count = builder.record_count()
+            if not isinstance(answer, BaseException):
+                offsets.append(answer.offset + count - 1)
+            elif not (refused and isinstance(answer, errors.OutOfOrderSequenceNumber)):  # else what follows a refusal
+                whole, reason = _refusal(answer)
+                if whole:
+                    return Refusal(batch.topic, batch.partition, reason)
+                refused.extend(range(first, first + count))
+        return Refusal(batch.topic, batch.partition, reason, tuple(refused)) if refused else offsets
+
+    async def _narrow_down(self, producer: aiokafka.AIOKafkaProducer, batch: Batch) -> list[int] | Refusal:
+        """Halve what is refused until it is single records; names those found by half the deadline.
+
+        What a broker refused it did not append, so the sequence numbers go on where they were.
+        """
+        clock = asyncio.get_running_loop()
+        until = clock.time() + self._deadline_seconds / 2
+        todo = [(first, first + builder.record_count()) for first, builder in reversed(_builders(batch))]
         offsets: list[int] = []
-        for (first, stop), result in zip(spans, results, strict=True):
-            if not isinstance(result, BaseException):
-                offsets.append(result.offset + stop - first - 1)
-            elif why := _WHOLE_DESTINATION.get(type(result)):
+        refused: list[int] = []
+        reason = ""
+        while todo and not (refused and clock.time() > until):
+            first, stop = todo.pop()
+            [(_, builder)] = _builders(replace(batch, records=batch.records[first:stop]))
+            sent = await producer.send_batch(builder, batch.topic, partition=batch.partition)
+            [answer] = await _settled([sent])
+            if not isinstance(answer, BaseException):
+                offsets.append(answer.offset + stop - first - 1)
+                continue
+            whole, why = _refusal(answer)
+            if whole:
                 return Refusal(batch.topic, batch.partition, why)
-            elif isinstance(result, (*_FENCED, *_AWAY)) or not isinstance(result, errors.KafkaError):
-                raise result
+            place = aiokafka.TopicPartition(batch.topic, batch.partition)
+            producer._txn_manager.increment_sequence_number(place, first - stop)
+            if stop - first == 1:
+                refused.append(first)
+                reason = why
             else:
-                refused.extend(range(first, stop))
-                reason = "too-large" if isinstance(result, _TOO_LARGE) else f"invalid-record ({result!r})"
+                middle = (first + stop) // 2
+                todo += [(middle, stop), (first, middle)]
         return Refusal(batch.topic, batch.partition, reason, tuple(refused)) if refused else offsets
 
     async def commit(self) -> None:
@@ -233,8 +289,7 @@ def _builders(batch: Batch) -> list[tuple[int, BatchBuilder]]:
     first = 0
     for position, (key, value, pairs) in enumerate(batch.records):
         headers = list(pairs)
-        full = batch.one_by_one and position > first
-        if full or builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
+        if builder.append(timestamp=None, key=key, value=value, headers=headers) is None:
             builders.append((first, builder))
             builder, first = new(), position
             builder.append(timestamp=None, key=key, value=value, headers=headers)
@@ -246,13 +301,52 @@ def _builders(batch: Batch) -> list[tuple[int, BatchBuilder]]:
 
 async def _first(done: Awaitable[Any], transaction_end: Awaitable[Any]) -> None:
     """Return when all is done; raise as soon as the transaction fails as a whole."""
-    both = {asyncio.ensure_future(done), asyncio.ensure_future(asyncio.shield(transaction_end))}
+    both = [asyncio.ensure_future(asyncio.shield(transaction_end)), asyncio.ensure_future(done)]
     try:
-        finished, _ = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for each in finished:
-            each.result()
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for each in both:  # the transaction's end first: what failed because of it says less
+            if each.done():
+                each.result()
     finally:
         await _end(both)
+
+
+async def _settled(answers: Sequence[Awaitable[Any]]) -> list[Any]:
+    """Answers to record batches, errors among them."""
+    return await asyncio.gather(*answers, return_exceptions=True)
+
+
+def _refusal(error: BaseException) -> tuple[bool, str]:
+    """Whether the whole destination is refused, and why; raises what is no refusal.
+
+    aiokafka does not know every error (INVALID_RECORD is one): a record for which a broker has nothing else to say is
+    refused, lest it come back for ever.
+    """
+    if not isinstance(error, errors.KafkaError) or isinstance(error, _FENCED) or _is_away(error):
+        raise error
+    if why := _WHOLE_DESTINATION.get(type(error)):
+        return True, why
+    return False, "too-large" if isinstance(error, _TOO_LARGE) else f"invalid-record ({error!r})"
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether to try again: brokers are away, or the producer is void.
+
+    aiokafka says a bare `KafkaError` when a connection is lost while a coordinator is looked for.
+    """
+    return isinstance(error, (*_AWAY, *_BROKEN)) or type(error) is errors.KafkaError
+
+
+def _tasks_of(sender: Any) -> set[asyncio.Task[Any]]:
+    """What a sender has running.
+
+    It keeps its requests' tasks in a local variable, and waits for them when it is cancelled, even those that wait for
+    metadata which a closed client never gets.
+    """
+    if sender.sender_task is None:
+        return set()
+    frame = sender.sender_task.get_coro().cr_frame
+    return {sender.sender_task} | (frame.f_locals.get("tasks", set()) if frame is not None else set())
 
 
 async def _end(tasks: Collection[asyncio.Future[Any]]) -> None:
