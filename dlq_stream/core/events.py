@@ -94,6 +94,15 @@ class MessagePurged(NamedTuple):
     how: Literal["retention", "operator"]
 
 
+class RetryPutOff(NamedTuple):
+    """A retry is due, but its topic does not answer at the moment; looked at again at ``due_ms``."""
+
+    id: bytes
+    queue: str
+    topic: str
+    due_ms: int
+
+
 class DeadLetterWritten(NamedTuple):
     """An escalated message was written to its ``-dlq`` topic."""
 
@@ -155,6 +164,7 @@ Happening = (
     | MessageRescheduled
     | MessageRedriven
     | MessagePurged
+    | RetryPutOff
     | DeadLetterWritten
     | DeadLetterDelayed
     | EventIgnored

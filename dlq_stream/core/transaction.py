@@ -23,12 +23,16 @@ INDEX_SUFFIX_BYTES = 24
 """Index keys are ``prefix | milliseconds (8 bytes, big-endian) | message id (16)``: sorted by prefix, then time."""
 
 
+UNAVAILABLE = "unavailable"
+"""The refusal of a topic that does not answer at the moment, while others do: no reason to give anything up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Destination:
     """What is known of a topic that a record may be sent to.
 
     ``refusal`` is None where a record may be written, else the reason why the brokers (or the topic's settings) do not
-    take it: ``missing``, ``not-authorised``, ``invalid-name``.  ``record_bytes_max`` is the topic's
+    take it: ``missing``, ``not-authorised``, ``invalid-name``; or `UNAVAILABLE`.  ``record_bytes_max`` is the topic's
     ``max.message.bytes``.
     """
 

@@ -4,7 +4,8 @@ Three kinds of rows are in it: PENDING ones, whose retry is emitted; RETRYING on
 and ESCALATED ones that are not in their ``-dlq`` topic yet.  Sending and changing the row are one transaction.
 
 Nothing that one row needs may hold up the others: a destination that nothing is known of is passed over, an unusable
-one escalates its message, and a row that cannot be processed at all leaves the index with a ``stuck_reason``.
+one escalates its message, what is for one that does not answer is put off, and a row that cannot be processed at all
+leaves the index with a ``stuck_reason``.
 """
 
 from __future__ import annotations
@@ -14,12 +15,19 @@ from msgspec.structs import replace
 from dlq_stream.core.backoff import chance_of
 from dlq_stream.core.decide import Escalate, EscalationReason, Retry, decide
 from dlq_stream.core.errors import DLQError, Refused, TooLarge, UnsupportedFormat
-from dlq_stream.core.events import MessageEscalated, MessageResolved, OutcomeTimedOut, RetryEmitted, RowStuck
+from dlq_stream.core.events import (
+    MessageEscalated,
+    MessageResolved,
+    OutcomeTimedOut,
+    RetryEmitted,
+    RetryPutOff,
+    RowStuck,
+)
 from dlq_stream.core.lifecycle import Event
 from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 from dlq_stream.core.outgoing import Facts, emission_headers, fit
 from dlq_stream.core.policy import RetryPolicy
-from dlq_stream.core.transaction import Destination, Transaction
+from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.engine.context import EmitResult, Engine
 from dlq_stream.engine.dead_letters import deliver, topic_of
 from dlq_stream.engine.fingerprint import fingerprint
@@ -45,6 +53,9 @@ UNKNOWN_RETRY_MS = 50
 
 UNKNOWN_POSTPONED_MS = 1_000
 """How far rows with unknown destinations are put off where they are so many that they hide what stands behind them."""
+
+UNAVAILABLE_PUT_OFF_MS = 30_000
+"""How far a retry is put off whose destination does not answer; it costs none of its chances."""
 
 STUCK_REASON_CHARS_MAX = 500
 """A longer reason is cut."""
@@ -207,6 +218,10 @@ class _Run:
         first = attempts.codec.decode(raw)
         policy = self._policy(row)
         target = target_of(row, policy)
+        known = self.turn.tx.destination(target)
+        if known is not None and known.refusal == UNAVAILABLE:
+            self._put_off(message_id, row, target)
+            return
         unusable = self._send(message_id, row, first, target, policy)
         if unusable is not None:
             self._give_up(message_id, row, row, Event.REFUSED, *unusable)
@@ -216,6 +231,11 @@ class _Run:
         self._write(message_id, row, new, Event.DUE)
         self.emitted += 1
         self.turn.seen.append(RetryEmitted(message_id, row.queue, new.attempt, target, now - (row.due_ms or now)))
+
+    def _put_off(self, message_id: bytes, row: Message, target: str) -> None:
+        due_ms = self.turn.now_ms + UNAVAILABLE_PUT_OFF_MS
+        self._write(message_id, row, replace(row, due_ms=due_ms), None)
+        self.turn.seen.append(RetryPutOff(message_id, row.queue, target, due_ms))
 
     def _send(
         self, message_id: bytes, row: Message, first: Attempt, target: str, policy: RetryPolicy

@@ -27,13 +27,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 from dlq_stream.core.ids import murmur2
 from dlq_stream.core.model import Record
-from dlq_stream.core.transaction import Transaction
+from dlq_stream.core.transaction import UNAVAILABLE, Transaction
 from dlq_stream.runtime.ports import (
     Batch,
     Changelog,
@@ -107,11 +107,12 @@ Work: TypeAlias = tuple[Callable[[Transaction], T], Mapping[str, int]]
 
 
 class _Rejected(Exception):
-    """The transaction is void because of these refusals."""
+    """The transaction is void because of these refusals of these batches."""
 
-    def __init__(self, refusals: Sequence[Refusal]) -> None:
+    def __init__(self, refusals: Sequence[Refusal], batches: Sequence[Batch]) -> None:
         super().__init__(refusals)
         self.refusals = refusals
+        self.records = {(batch.topic, batch.partition): batch.records for batch in batches}
 
 
 class Partition:
@@ -258,11 +259,14 @@ class Partition:
                 self.expected.update(offsets)
                 return result
             except _Rejected as rejected:
-                self._learn(tx, rejected.refusals, refused, one_by_one)
+                self._learn(rejected, refused, one_by_one)
             except Unavailable as error:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
+                if self.closed:
+                    return NOT_OURS
                 # A destination that went away in mid-flight looks like brokers that do not answer.
                 await self._destinations.look_up({out.topic for out in tx.outputs})
+                self._put_off(error.silent)
             if not await self._start_again():
                 return NOT_OURS
         raise RuntimeError(f"partition {self.number}: {RESTAGINGS_MAX} tries of one turn were refused")
@@ -286,7 +290,7 @@ class Partition:
             batches, tables = self._batches(tx, one_by_one)
             written = await self._producer.write(batches, offsets)
             if written.refusals:
-                raise _Rejected(written.refusals)
+                raise _Rejected(written.refusals, batches)
             await self._producer.commit()
             last = dict(zip(tables, written.last_offsets[len(batches) - len(tables) :], strict=True))
             if last:
@@ -336,32 +340,29 @@ class Partition:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    def _learn(
-        self,
-        tx: StagedTransaction,
-        refusals: Sequence[Refusal],
-        refused: dict[Identity, str],
-        one_by_one: set[str],
-    ) -> None:
+    def _learn(self, rejected: _Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
         """Remember refusals so that the next staging decides with them."""
-        for refusal in refusals:
+        for refusal in rejected.refusals:
             if refusal.topic.startswith(self._own_prefix):
                 raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
             if not refusal.records:
                 log.warning("destination %s refuses: %s", refusal.topic, refusal.reason)
                 self._destinations.refuse(refusal.topic, refusal.reason)
                 continue
-            sent = [
-                out.record
-                for out in tx.outputs
-                if out.topic == refusal.topic
-                and self._partition_of(out.topic, out.partition, out.record) == refusal.partition
-            ]
             if len(refusal.records) > 1 and refusal.topic not in one_by_one:
                 one_by_one.add(refusal.topic)
                 continue
+            sent = rejected.records[refusal.topic, refusal.partition]
             for position in refusal.records:
                 refused[identity_of(refusal.topic, sent[position])] = refusal.reason
+
+    def _put_off(self, silent: Collection[str]) -> None:
+        """Where a destination alone does not answer it is at fault, and nothing else shall wait for it."""
+        for topic in silent:
+            known = self._destinations.known(topic)
+            if known is not None and known.refusal is None and not topic.startswith(self._own_prefix):
+                log.warning("destination %s does not answer: what is due there is put off", topic)
+                self._destinations.refuse(topic, UNAVAILABLE)
 
     async def _start_again(self) -> bool:
         """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
@@ -370,6 +371,8 @@ class Partition:
         Fencing it out again would be wrong unless nothing happened: so what the changelog holds beyond our own last
         write decides, and after the fencing nobody can add to it.
         """
+        if not self._still_ours():
+            return False
         await self._patiently(self._producer.start)
         if self.closed:
             return False
@@ -385,8 +388,9 @@ class Partition:
             try:
                 return await step()
             except Unavailable as error:
-                if self.closed:
-                    raise Fenced("closed while the brokers were away") from error
                 log.warning("partition %d: brokers do not answer (%s), next try in %.2f s", self.number, error, pause)
-                await asyncio.sleep(pause)
+                if not self.closed:
+                    await asyncio.sleep(pause)
+                if self.closed:  # trying again might fence the next owner
+                    raise Fenced("closed while the brokers were away") from error
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)

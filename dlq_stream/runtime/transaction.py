@@ -98,6 +98,7 @@ class StagedTransaction:
         self._destinations = destinations
         self._row_bytes_max = row_bytes_max
         self._refused = refused
+        self._known: dict[str, Destination | None] = {}
         self._read: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
         self.writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
         self.index_writes: dict[str, dict[bytes, bool]] = {spec.name: {} for spec in INDEXES}
@@ -190,7 +191,9 @@ class StagedTransaction:
 
     def destination(self, topic: str) -> Destination | None:
         """See `Transaction.destination`."""
-        return self._destinations.known(topic)
+        if topic not in self._known:  # what is known may change at any time, but not within one transaction
+            self._known[topic] = self._destinations.known(topic)
+        return self._known[topic]
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
@@ -199,7 +202,7 @@ class StagedTransaction:
         record = (key, value, headers)
         if self._refused and (reason := self._refused.get(identity_of(topic, record))):
             raise Refused(f"topic {topic!r} does not take this record: {reason}")
-        known = self._destinations.known(topic)
+        known = self.destination(topic)
         if known is not None and (size := record_size(key, value, headers)) > known.record_bytes_max:
             raise TooLarge(f"the record takes {size} bytes, topic {topic!r} at most {known.record_bytes_max}")
         self.outputs.append(Output(topic, partition, record))

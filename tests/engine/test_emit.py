@@ -12,7 +12,7 @@ from dlq_stream.core.commands import Action
 from dlq_stream.core.errors import UnsupportedFormat
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
-from dlq_stream.core.transaction import Destination
+from dlq_stream.core.transaction import UNAVAILABLE, Destination
 from dlq_stream.engine import emit
 from dlq_stream.tables import messages
 from dlq_stream.tables.attempts import attempt_key
@@ -184,6 +184,27 @@ def test_an_unusable_destination_escalates_its_message_alone(destination: Destin
     assert world.dead_letters()[0].header("dlq-escalation-reason") == reason.encode()
     assert world.dead_letters()[0].header("dlq-error-message") == b"no answer in 30 s"
     assert world.seen_of(events.MessageEscalated)[0].reason == reason
+    world.check()
+
+
+def test_retries_to_a_topic_that_does_not_answer_are_put_off() -> None:
+    """Nothing is given up for it, no chance is used up, and what is due elsewhere goes out."""
+    world = World(policy=FAST)
+    world.home.learn(Destination(TOPIC, 8, refusal=UNAVAILABLE), Destination("heat-results", 8))
+    id_ = world.fail(1)
+    world.fail(2, original_topic="heat-results")
+    world.wait(10)
+    result = world.emit()
+    assert (result.emitted, result.handled, result.more) == (1, 2, False)
+    row = world.must(id_)
+    due_ms = world.now + emit.UNAVAILABLE_PUT_OFF_MS
+    assert (row.status, row.attempt, row.due_ms) == (DLQMessageStatus.PENDING, 0, due_ms)
+    [seen] = world.seen_of(events.RetryPutOff)
+    assert (seen.id, seen.topic, seen.due_ms) == (id_, TOPIC, due_ms)
+    world.home.learn(Destination(TOPIC, 8))
+    world.wait(emit.UNAVAILABLE_PUT_OFF_MS)
+    assert world.emit().emitted == 1
+    assert (world.status(id_), world.must(id_).attempt) == ("retrying", 1)
     world.check()
 
 
