@@ -1,7 +1,8 @@
 """The partitions this worker has, from assignment to revocation, and their timers.
 
 Opening is serial: a rebalance may begin while the former one is still restoring, and what that one opened has to be
-released first.
+released first.  It also cancels the former one, at any await; a release goes on nevertheless, and whoever opens next
+waits for it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 
 from dlq_stream.runtime.feed import Apply, BatchLimits, BatchSize, Feed, Seek
 from dlq_stream.runtime.partition import Fatal, Partition
-from dlq_stream.runtime.ports import Destinations, Run
+from dlq_stream.runtime.ports import Destinations, Fenced, Run
 from dlq_stream.runtime.timers import PartitionTimer, TimerSpec
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,10 @@ class Poll:
 
     topic: str
     runs: Mapping[int, Run]
+
+
+class Interrupted(Exception):
+    """Partitions were closed before they were open."""
 
 
 class Owner:
@@ -56,11 +61,15 @@ class Owner:
         self._feeds: dict[tuple[str, int], Feed] = {}
         self._timer_tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
+        self._releasing: asyncio.Future[None] | None = None
 
     # --- assignment ---------------------------------------------------------------------------------------------
 
     async def open(self, numbers: Collection[int], generation: int) -> None:
-        """Release what was owned, then fence and restore these partitions; nothing is processed before `ready`."""
+        """Release what was owned, then fence and restore these partitions; nothing is processed before `ready`.
+
+        Raises `Interrupted` where `close` was called meanwhile, and the brokers are away.
+        """
         async with self._changing:
             await self._close()
             began = time.monotonic()
@@ -68,8 +77,11 @@ class Owner:
                 for number in sorted(numbers):
                     self._opened[number] = self._new_partition(number, generation)
                 rows = await asyncio.gather(*(partition.open() for partition in self._opened.values()))
+            except Fenced as error:
+                await self._close()
+                raise Interrupted(f"partitions {sorted(numbers)} were closed while they were opened") from error
             except BaseException:  # another rebalance cancels us, or something is wrong: let go of what is half open
-                await asyncio.shield(self._close())
+                await self._close()
                 raise
             log.info(
                 "opened partitions %s in %.2f s, %d rows restored", sorted(numbers), time.monotonic() - began, sum(rows)
@@ -91,17 +103,29 @@ class Owner:
 
     async def close(self) -> None:
         """Finish running turns and release every partition; at rebalances and at the end."""
+        for partition in self._opened.values():
+            partition.closed = True  # it does not wait for brokers any longer
         async with self._changing:
             await self._close()
 
     async def _close(self) -> None:
+        """Release everything; cancelling the caller does not cancel that."""
         partitions = [*self.partitions.values(), *self._opened.values()]
         self.partitions, self._opened = {}, {}
         self._feeds.clear()  # what waits in them finds its partition closed
+        self._releasing = asyncio.ensure_future(self._release(self._releasing, partitions, list(self._timer_tasks)))
+        await asyncio.shield(self._releasing)
+
+    @staticmethod
+    async def _release(
+        former: asyncio.Future[None] | None, partitions: list[Partition], timers: list[asyncio.Task[None]]
+    ) -> None:
+        if former is not None:
+            await former
         await asyncio.gather(*(partition.close() for partition in partitions))
-        for task in list(self._timer_tasks):
+        for task in timers:
             task.cancel()
-        await asyncio.gather(*self._timer_tasks, return_exceptions=True)
+        await asyncio.gather(*timers, return_exceptions=True)
 
     # --- input --------------------------------------------------------------------------------------------------
 

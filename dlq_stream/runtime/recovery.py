@@ -13,6 +13,7 @@ from faust.tables.recovery import RebalanceAgain
 from faust.tables.recovery import Recovery as FaustRecovery
 
 from dlq_stream.core.errors import DLQError
+from dlq_stream.runtime.owner import Interrupted
 
 
 class Recovery(FaustRecovery):
@@ -38,6 +39,8 @@ class Recovery(FaustRecovery):
         self._still(generation)
         try:
             await self.app.owner.open({tp.partition for tp in tps}, generation)
+        except Interrupted as error:
+            raise RebalanceAgain from error
         except DLQError as error:
             self.app.refuse(error)
         except Exception as error:
