@@ -2,7 +2,8 @@
 
 Opening is serial: a rebalance may begin while the former one is still restoring, and what that one opened has to be
 released first.  It also cancels the former one, at any await; a release goes on nevertheless, and whoever opens next
-waits for it.
+waits for it.  Closing interrupts a restore, which may take longer than the group or a supervisor has patience; the next
+one goes on where it ended.
 """
 
 from __future__ import annotations
@@ -62,27 +63,33 @@ class Owner:
         self._timer_tasks: set[asyncio.Task[None]] = set()
         self._changing = asyncio.Lock()
         self._releasing: asyncio.Future[None] | None = None
+        self._opening: asyncio.Future[list[int]] | None = None
+        self._closings = 0
 
     # --- assignment ---------------------------------------------------------------------------------------------
 
     async def open(self, numbers: Collection[int], generation: int) -> None:
         """Release what was owned, then fence and restore these partitions; nothing is processed before `ready`.
 
-        Raises `Interrupted` where `close` was called meanwhile, and the brokers are away.
+        Raises `Interrupted` where `close` was called meanwhile.
         """
         async with self._changing:
+            if self._closings:
+                raise Interrupted(f"partitions {sorted(numbers)} were closed before they were opened")
             await self._close()
             began = time.monotonic()
             try:
                 for number in sorted(numbers):
                     self._opened[number] = self._new_partition(number, generation)
-                rows = await asyncio.gather(*(partition.open() for partition in self._opened.values()))
-            except Fenced as error:
+                self._opening = asyncio.gather(*(partition.open() for partition in self._opened.values()))
+                rows = await self._opening
+            except BaseException as error:  # another rebalance cancels us, or something is wrong: let go of everything
                 await self._close()
-                raise Interrupted(f"partitions {sorted(numbers)} were closed while they were opened") from error
-            except BaseException:  # another rebalance cancels us, or something is wrong: let go of what is half open
-                await self._close()
+                if isinstance(error, Fenced) or (isinstance(error, asyncio.CancelledError) and not _is_cancelled()):
+                    raise Interrupted(f"partitions {sorted(numbers)} were closed while they were opened") from error
                 raise
+            finally:
+                self._opening = None
             log.info(
                 "opened partitions %s in %.2f s, %d rows restored", sorted(numbers), time.monotonic() - began, sum(rows)
             )
@@ -102,11 +109,15 @@ class Owner:
                 task.add_done_callback(self._timer_tasks.discard)
 
     async def close(self) -> None:
-        """Finish running turns and release every partition; at rebalances and at the end."""
-        for partition in self._opened.values():
-            partition.closed = True  # it does not wait for brokers any longer
-        async with self._changing:
-            await self._close()
+        """Finish running turns, interrupt a restore, and release every partition; at rebalances and at the end."""
+        self._closings += 1
+        try:
+            if self._opening is not None:
+                self._opening.cancel()
+            async with self._changing:
+                await self._close()
+        finally:
+            self._closings -= 1
 
     async def _close(self) -> None:
         """Release everything; cancelling the caller does not cancel that."""
@@ -144,3 +155,9 @@ class Owner:
             )
             self._feeds[topic, number] = feed
         await feed.put(run)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled the running task itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -144,6 +144,24 @@ async def test_closing_does_not_wait_for_brokers_that_are_away() -> None:
 
 
 @in_virtual_time
+async def test_closing_interrupts_a_restore() -> None:
+    """The group, and whoever told the worker to stop, have less patience than it may take."""
+    machine = Machine()
+
+    async def long() -> int:
+        await asyncio.sleep(1_000)
+        return 0
+
+    machine.prepare.append(lambda scene: setattr(scene.changelog, "catch_up", long))
+    openings = [asyncio.create_task(machine.owner.open({0, 1}, generation)) for generation in (1, 2)]
+    await asyncio.sleep(5)
+    async with asyncio.timeout(5):
+        await machine.owner.close()
+    assert [type(error) for error in await asyncio.gather(*openings, return_exceptions=True)] == [Interrupted] * 2
+    assert all(scene.store.closed for scenes in machine.scenes.values() for scene in scenes)
+
+
+@in_virtual_time
 async def test_an_unexpected_error_while_opening_is_the_callers() -> None:
     """And the other partitions are released."""
     machine = Machine()
