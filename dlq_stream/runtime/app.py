@@ -7,10 +7,12 @@ process (see `crash`).
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 import faust
+from faust.exceptions import AlreadyConfiguredWarning
 
 from dlq_stream.core.errors import DLQError
 from dlq_stream.runtime.owner import Owner
@@ -63,10 +65,17 @@ class App(faust.App):
 
     def on_init_dependencies(self) -> Any:
         """Removes: ``faust worker`` turns the web server on, on all interfaces, whatever the app's settings say."""
-        for name, value in self._web_settings.items():
-            if str(getattr(self.conf, name)) != str(value):
-                setattr(self.conf, name, value)
+        with warnings.catch_warnings(action="ignore", category=AlreadyConfiguredWarning):
+            for name, value in self._web_settings.items():
+                if str(getattr(self.conf, name)) != str(value):
+                    setattr(self.conf, name, value)
         return super().on_init_dependencies()
+
+    def _new_web(self) -> Any:
+        """Removes: Faust's page at ``/``, which no setting turns off; it says "OK" whatever the worker's state."""
+        web = super()._new_web()
+        web.blueprints = type(web.blueprints)()
+        return web
 
     def on_ready(self) -> None:
         """Called after each rebalance, when every assigned partition is restored and delivering."""
