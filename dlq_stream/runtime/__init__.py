@@ -7,5 +7,5 @@ web.  Between the agents and timers and Kafka stands this package:
   store, changelog and clock are the protocols of `ports`, so the simulation runs this very code over a fake broker.
 * `rocks`, `changelog`, `producer`, `destinations`: the real parts behind these protocols, on RocksDB and aiokafka.
 * `owner`, `feed`: which partitions this worker has, their timers, and their input on its way into turns.
-* `app`, `consumer`, `recovery`, `transport`, `store`, `versions`: the only code that knows Faust's insides.
+* `app`, `process`, `consumer`, `recovery`, `transport`, `store`, `versions`: the only code that knows Faust's insides.
 """

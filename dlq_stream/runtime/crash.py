@@ -9,6 +9,9 @@ from typing import NoReturn
 
 log = logging.getLogger(__name__)
 
+EXIT_TOLD = 0
+"""Exit code of a worker that was told to stop."""
+
 EXIT_CONFIGURATION = 2
 """Exit code where a setting, a topic or a format does not fit; starting again does not help."""
 
@@ -20,6 +23,16 @@ def crash(where: str, error: BaseException) -> NoReturn:
     """Log what happened and end the process with code 70, without clean-up that could act on a state in doubt."""
     log.critical("%s: %r; this process ends with code %d", where, error, EXIT_CRASH_ONLY, exc_info=error)
     _end(EXIT_CRASH_ONLY)
+
+
+def give_up(seconds: float) -> NoReturn:
+    """End the process, which was told to stop ``seconds`` ago, with code 0."""
+    log.warning(
+        "told to stop %g s ago and not done, do the brokers answer? This process ends now; "
+        "what it had not committed is void, and the next start goes on from there",
+        seconds,
+    )
+    _end(EXIT_TOLD)
 
 
 def refuse(error: BaseException) -> NoReturn:

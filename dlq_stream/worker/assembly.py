@@ -19,6 +19,7 @@ from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import RUNS_WAITING_MAX, BatchLimits
 from dlq_stream.runtime.owner import Owner
 from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.process import Worker
 from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore
 from dlq_stream.runtime.topic_source import KafkaTopicSource
@@ -162,6 +163,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
     fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * FETCHES_HELD_MAX)
     return {
+        "Worker": Worker,
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,
         "topic_partitions": settings.partitions,

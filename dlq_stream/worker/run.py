@@ -7,10 +7,9 @@ import gc
 import logging
 import socket
 
-from faust.worker import Worker
-
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.runtime.crash import EXIT_CRASH_ONLY
+from dlq_stream.runtime.process import Worker
 from dlq_stream.settings import Settings
 from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.stream import stream
