@@ -57,8 +57,8 @@ BACKOFF_SECONDS_FIRST = 0.05
 BACKOFF_SECONDS_MAX = 2.0
 """Pauses between tries while brokers do not answer: doubling from the first to the last."""
 
-RESTAGINGS_MAX = 200
-"""Refusals that one turn may meet before it counts as unexpected: each try learns one, so a batch needs fewer."""
+REJECTIONS_MAX = 200
+"""Refused tries of one turn before they count as unexpected: each try learns something, so a batch needs fewer."""
 
 
 Fatal: TypeAlias = Callable[[str, BaseException], NoReturn]
@@ -249,7 +249,8 @@ class Partition:
         """Stage and commit, again after refusals and silence, until committed or not ours any more."""
         refused: dict[Identity, str] = {}
         one_by_one: set[str] = set()
-        for _ in range(RESTAGINGS_MAX):
+        rejections, pause = 0, BACKOFF_SECONDS_FIRST
+        while rejections < REJECTIONS_MAX:
             tx = self._staged(refused)
             result = stage(tx)
             if tx.store_error is not None:
@@ -259,17 +260,16 @@ class Partition:
                 self.expected.update(offsets)
                 return result
             except _Rejected as rejected:
+                rejections += 1
                 self._learn(rejected, refused, one_by_one)
             except Unavailable as error:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
-                if self.closed:
-                    return NOT_OURS
-                # A destination that went away in mid-flight looks like brokers that do not answer.
-                await self._destinations.look_up({out.topic for out in tx.outputs})
-                self._put_off(error.silent)
+                await self._find_out_what_is_silent(tx, error)
+                await self._rest(pause)
+                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
             if not await self._start_again():
                 return NOT_OURS
-        raise RuntimeError(f"partition {self.number}: {RESTAGINGS_MAX} tries of one turn were refused")
+        raise RuntimeError(f"partition {self.number}: {REJECTIONS_MAX} tries of one turn were refused")
 
     def _staged(self, refused: Mapping[Identity, str]) -> StagedTransaction:
         return StagedTransaction(
@@ -356,6 +356,17 @@ class Partition:
             for position in refusal.records:
                 refused[identity_of(refusal.topic, sent[position])] = refusal.reason
 
+    async def _find_out_what_is_silent(self, tx: StagedTransaction, error: Unavailable) -> None:
+        """A destination that went away in mid-flight looks like brokers that do not answer."""
+        if not self.closed:
+            await self._destinations.look_up({out.topic for out in tx.outputs})
+            self._put_off(error.silent)
+
+    async def _rest(self, seconds: float) -> None:
+        """A pause, which a closed partition does not make."""
+        if not self.closed:
+            await asyncio.sleep(seconds)
+
     def _put_off(self, silent: Collection[str]) -> None:
         """Where a destination alone does not answer it is at fault, and nothing else shall wait for it."""
         for topic in silent:
@@ -371,15 +382,20 @@ class Partition:
         Fencing it out again would be wrong unless nothing happened: so what the changelog holds beyond our own last
         write decides, and after the fencing nobody can add to it.
         """
-        if not self._still_ours():
+        if self._lost():
             return False
         await self._patiently(self._producer.start)
-        if self.closed:
+        if self._lost():
             return False
         rows = await self._patiently(self._changelog.catch_up)
         if rows:
             raise Fenced(f"{rows} rows in the changelog are not ours")
-        return not self.closed
+        return not self._lost()
+
+    def _lost(self) -> bool:
+        """Whether the partition is not ours any more; then no turn can be taken, for a transaction may be open."""
+        self.closed = self.closed or not self._still_ours()
+        return self.closed
 
     async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
         """Do it, again after growing pauses while the brokers do not answer; a closed partition stops trying."""

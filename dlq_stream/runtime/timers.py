@@ -77,34 +77,40 @@ class PartitionTimer:
         self._destinations = destinations
         self._fatal = fatal
         self._earlier = asyncio.Event()
-        self._next_ms: int | None = None
+        self._sleeps_until_ms: int | None = None
+        self._lowest_ms: int | None = None  # the earliest instant committed since the latest look began
 
     def committed(self, tx: StagedTransaction) -> None:
-        """An earlier entry than the one slept for wakes the timer (see `Watcher`)."""
+        """An earlier entry than the one slept for wakes the timer (see `Watcher`).
+
+        Where the timer does not sleep at the moment, it will not sleep beyond that entry.
+        """
         lowest = tx.lowest_added(self._spec.index)
         if lowest is None:
             return
         at_ms = int.from_bytes(lowest[-INDEX_SUFFIX_BYTES:-16], "big") + self._spec.delay_ms
-        if self._next_ms is None or at_ms < self._next_ms:
+        self._lowest_ms = _earliest(self._lowest_ms, at_ms)
+        if self._sleeps_until_ms is None or at_ms < self._sleeps_until_ms:
             self._earlier.set()
 
     async def run(self) -> None:
         """Tick until the partition is not ours any more."""
         try:
             while not self._partition.closed:
-                self._earlier.clear()
+                self._lowest_ms = None
                 tick = await self._partition.run(self._spec.stage, urgent=self._spec.urgent)
                 if isinstance(tick, NotOurs):
                     return
                 if tick.unknown:
                     await self._destinations.look_up(tick.unknown)
                 if not tick.more:
-                    await self._sleep_until(tick.next_due_ms)
+                    await self._sleep_until(_earliest(tick.next_due_ms, self._lowest_ms))
         except Exception as error:
             self._fatal(f"timer {self._spec.name} of partition {self._partition.number}", error)
 
     async def _sleep_until(self, due_ms: int | None) -> None:
-        self._next_ms = due_ms
+        self._earlier.clear()
+        self._sleeps_until_ms = due_ms
         seconds = SLEEP_SECONDS_MAX
         if due_ms is not None:
             seconds = min(seconds, max(0.0, (due_ms - self._partition.now_ms()) / 1000))
@@ -113,3 +119,9 @@ class PartitionTimer:
                 await self._earlier.wait()
         except TimeoutError:
             pass
+
+
+def _earliest(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)

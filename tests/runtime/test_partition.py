@@ -1,0 +1,491 @@
+"""A partition's turns: the order of a commit, refusals, silence, fencing, runs that repeat or are missing, closing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from dlq_stream.core.errors import Refused, TooLarge
+from dlq_stream.core.ids import murmur2
+from dlq_stream.core.model import Record
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.runtime import partition as module
+from dlq_stream.runtime.partition import NOT_OURS, Missed
+from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, Refusal, Run, Unavailable, Written
+from dlq_stream.tables import messages, stats
+from tests.runtime.fakes import INPUT, Ended, Scene, in_virtual_time, key, row, run_of
+
+ORDERS, INVOICES = "orders", "invoices"
+BY_KEY = (murmur2(b"k") & 0x7FFFFFFF) % 4
+
+
+def put_row(tx: Transaction, number: int = 1, due_ms: int | None = None) -> None:
+    tx.put("messages", key(number), row(due_ms))
+
+
+def stored(scene: Scene, number: int = 1) -> bool:
+    return messages.TABLE.tag + key(number) in scene.store.entries
+
+
+def sending(*values: bytes, topic: str = ORDERS) -> Callable[[Transaction], list[str]]:
+    """A stage that sends records and a row; returns what was refused."""
+
+    def stage(tx: Transaction) -> list[str]:
+        refused = []
+        known = tx.destination(topic)
+        for number, value in enumerate(values):
+            if known is not None and known.refusal is not None:
+                refused.append(known.refusal)
+                continue
+            try:
+                tx.send(topic, value, value, (("dlq-message-id", b"%d" % number),), 0)
+            except (Refused, TooLarge) as error:
+                refused.append(f"{value!r}: {error}")
+        put_row(tx)
+        return refused
+
+    return stage
+
+
+# ------------------------------------------------------------------------------------------------ the order of a commit
+
+
+@in_virtual_time
+async def test_fenced_before_restored() -> None:
+    """Else the former owner could still write what the restore has missed."""
+    scene = Scene()
+    order: list[str] = []
+
+    async def note(step: str) -> None:
+        order.append(f"{step}, looks: {scene.changelog.looks}")
+
+    scene.producer.gate = note
+    scene.changelog.finds.append(12)
+    assert await scene.partition.open() == 12
+    assert order == ["start, looks: 0"]
+    assert scene.changelog.looks == 1
+
+
+@in_virtual_time
+async def test_the_store_is_written_after_the_commit_and_effects_come_last() -> None:
+    """The disk never holds what is not committed."""
+    scene = Scene()
+    seen: list[Any] = []
+
+    async def look(step: str) -> None:
+        seen.append((step, stored(scene)))
+
+    def stage(tx: Transaction) -> None:
+        put_row(tx)
+        tx.send(ORDERS, b"k", b"v", ())
+        tx.after_commit(lambda: seen.append(("effect", stored(scene))))
+
+    scene.producer.gate = look
+    await scene.partition.consume(INPUT, run_of(0, 2), lambda tx, records: stage(tx))
+    assert seen == [("write", False), ("commit", False), ("effect", True)]
+    [(batches, offsets)] = scene.producer.committed
+    assert offsets == {INPUT: 2}
+    assert [(batch.topic, batch.partition, batch.compress) for batch in batches] == [
+        (ORDERS, BY_KEY, False),
+        ("app-messages-changelog", 0, True),
+    ]
+    assert scene.store.offsets == {"messages": 7}
+
+
+@in_virtual_time
+async def test_changelog_offsets_are_those_of_the_tables_written() -> None:
+    """Each table's own, however many outputs go before."""
+    scene = Scene()
+
+    def stage(tx: Transaction) -> None:
+        tx.send(ORDERS, b"k", b"v", (), 0)
+        tx.send(INVOICES, b"k", b"v", (), 0)
+        tx.put("stats", stats.stats_key("q", 0), b"\1\0")
+        put_row(tx)
+
+    scene.producer.on_write.append(Written([1, 2, 33, 44]))
+    await scene.partition.run(stage)
+    assert scene.store.offsets == {"messages": 33, "stats": 44}
+
+
+@in_virtual_time
+async def test_a_look_that_finds_nothing_to_do_commits_nothing() -> None:
+    """Its effects happen all the same."""
+    scene = Scene()
+    seen: list[int] = []
+    assert await scene.partition.run(lambda tx: tx.after_commit(lambda: seen.append(1))) is None
+    assert (seen, scene.producer.written) == ([1], [])
+
+
+@in_virtual_time
+async def test_a_run_without_records_moves_the_offset() -> None:
+    """Commit markers and compaction leave gaps; whoever looks at the lag should see none."""
+    scene = Scene()
+    await scene.partition.consume(INPUT, Run(4, 6, []), lambda tx, records: None)
+    assert [offsets for _, offsets in scene.producer.committed] == [{INPUT: 6}]
+    assert scene.store.offsets == {}
+
+
+@in_virtual_time
+async def test_what_a_stage_raises_ends_the_process() -> None:
+    """With nothing written."""
+    scene = Scene()
+    with pytest.raises(Ended) as ended:
+        await scene.partition.run(lambda tx: 1 // 0)
+    assert isinstance(ended.value.__cause__, ZeroDivisionError)
+    assert scene.producer.written == []
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@in_virtual_time
+async def test_a_destination_that_is_refused_is_staged_without() -> None:
+    """What is known of it changes, and the same stage decides with that."""
+    scene = Scene()
+    scene.producer.on_write.append(Written(refusals=[Refusal(ORDERS, 0, "not-authorised")]))
+    assert await scene.partition.run(sending(b"a", b"b")) == ["not-authorised", "not-authorised"]
+    assert scene.destinations.refused == {ORDERS: "not-authorised"}
+    assert scene.producer.sent(ORDERS) == []
+    assert stored(scene)
+    assert scene.producer.starts == 1  # the refused transaction is void
+
+
+@in_virtual_time
+async def test_a_record_that_is_refused_alone_is_staged_without() -> None:
+    """The others go out; its headers may differ from try to try, its id does not."""
+    scene = Scene()
+    scene.producer.on_write.append(Written(refusals=[Refusal(ORDERS, 0, "invalid-record", (1,))]))
+    assert await scene.partition.run(sending(b"a", b"b", b"c")) == [
+        "b'b': topic 'orders' does not take this record: invalid-record"
+    ]
+    assert scene.producer.sent(ORDERS) == [b"a", b"c"]
+    assert scene.destinations.refused == {}
+
+
+@in_virtual_time
+async def test_a_refusal_of_several_records_is_narrowed_down_one_by_one() -> None:
+    """A record batch is refused as a whole, whichever of its records is at fault."""
+    scene = Scene()
+    asked: list[bool] = []
+
+    def answer(batches: Sequence[Batch]) -> Written:
+        [batch] = [batch for batch in batches if batch.topic == ORDERS]
+        asked.append(batch.one_by_one)
+        bad = [number for number, (_, value, _) in enumerate(batch.records) if value in (b"b", b"d")]
+        if not bad:
+            return Written([7] * len(batches))
+        refused = tuple(bad) if batch.one_by_one else tuple(range(len(batch.records)))
+        return Written(refusals=[Refusal(ORDERS, 0, "too-large", refused)])
+
+    scene.producer.on_write += [answer] * 3
+    refused = await scene.partition.run(sending(b"a", b"b", b"c", b"d"))
+    assert [text[:4] for text in refused] == ["b'b'", "b'd'"]
+    assert asked == [False, True, True]
+    assert scene.producer.sent(ORDERS) == [b"a", b"c"]
+
+
+@in_virtual_time
+async def test_a_refusal_of_our_own_topics_ends_the_process() -> None:
+    """Nobody could decide anything about it, and dropping the rows would be worse."""
+    scene = Scene()
+    scene.producer.on_write.append(Written(refusals=[Refusal("app-messages-changelog", 0, "not-authorised")]))
+    with pytest.raises(Ended) as ended:
+        await scene.partition.run(put_row)
+    assert "app-messages-changelog" in str(ended.value.__cause__)
+
+
+@in_virtual_time
+async def test_refusals_without_end_end_the_process() -> None:
+    """Each try should learn something."""
+    scene = Scene()
+    scene.producer.on_write += [Written(refusals=[Refusal(ORDERS, 0, "because")])] * (module.REJECTIONS_MAX + 1)
+    with pytest.raises(Ended):
+        await scene.partition.run(put_row)
+    assert len(scene.producer.written) == module.REJECTIONS_MAX
+
+
+# -------------------------------------------------------------------------------------------------------------- silence
+
+
+@in_virtual_time
+async def test_silence_before_the_commit_is_tried_again() -> None:
+    """By the same stage, with the same offsets; effects happen once."""
+    scene = Scene()
+    seen: list[int] = []
+    scene.producer.on_write += [Unavailable("away"), Unavailable("away")]
+
+    def apply(tx: Transaction, records: Sequence[Record]) -> int:
+        put_row(tx)
+        tx.after_commit(lambda: seen.append(len(records)))
+        return len(records)
+
+    assert await scene.partition.consume(INPUT, run_of(3, 5), apply) == 2
+    assert [offsets for _, offsets in scene.producer.committed] == [{INPUT: 5}]
+    assert (seen, scene.producer.starts, scene.changelog.looks) == ([2], 2, 2)
+    assert scene.partition.expected == {INPUT: 5}
+
+
+@in_virtual_time
+async def test_brokers_that_stay_away_are_waited_for() -> None:
+    """However long it takes, with growing pauses, and nothing is given up."""
+    scene = Scene()
+    scene.producer.on_write += [Unavailable("away")] * 300
+    scene.producer.on_start += [Unavailable("away")] * 10
+    await scene.partition.run(put_row)
+    assert stored(scene)
+    assert asyncio.get_running_loop().time() > 300
+
+
+@in_virtual_time
+async def test_rows_of_somebody_else_after_silence_mean_that_the_partition_is_not_ours() -> None:
+    """This process was frozen, and another worker has done work meanwhile."""
+    scene = Scene()
+    scene.producer.on_write.append(Unavailable("frozen"))
+    scene.changelog.finds.append(3)
+    scene.ours = True
+    with pytest.raises(Ended) as ended:
+        await scene.partition.run(put_row)
+    assert isinstance(ended.value.__cause__, Fenced)
+    assert scene.producer.committed == []
+
+
+@in_virtual_time
+async def test_rows_of_somebody_else_end_nothing_once_we_know_of_the_rebalance() -> None:
+    """It is the other's work now."""
+    scene = Scene()
+    scene.producer.on_write.append(Unavailable("frozen"))
+    scene.changelog.finds.append(3)
+
+    async def hear_of_it(step: str) -> None:
+        scene.ours = step != "start"
+
+    scene.producer.gate = hear_of_it
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert scene.partition.closed
+
+
+@in_virtual_time
+async def test_a_partition_lost_during_silence_takes_no_further_turn() -> None:
+    """Its producer is in the middle of a transaction, which only the next owner can end."""
+    scene = Scene()
+    scene.producer.on_write.append(Unavailable("away"))
+
+    async def lose(step: str) -> None:
+        scene.ours = False
+
+    scene.producer.gate = lose
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert (scene.producer.starts, len(scene.producer.written)) == (0, 1)
+
+
+@in_virtual_time
+async def test_an_unknown_outcome_ends_the_process() -> None:
+    """Only the next start can tell; the disk must not be touched before."""
+    scene = Scene()
+    scene.producer.on_commit.append(OutcomeUnknown("no answer"))
+    with pytest.raises(Ended) as ended:
+        await scene.partition.run(put_row)
+    assert isinstance(ended.value.__cause__, OutcomeUnknown)
+    assert not stored(scene)
+
+
+# -------------------------------------------------------------------------------------------------------------- fencing
+
+
+@pytest.mark.parametrize("step", ["write", "commit"])
+@in_virtual_time
+async def test_fenced_while_it_is_ours_ends_the_process(step: str) -> None:
+    """Two workers believe that they own it: one of them must go."""
+    scene = Scene()
+    {"write": scene.producer.on_write, "commit": scene.producer.on_commit}[step].append(Fenced("epoch"))
+    with pytest.raises(Ended):
+        await scene.partition.run(put_row)
+    assert not stored(scene)
+
+
+@in_virtual_time
+async def test_fenced_when_it_is_not_ours_any_more_is_no_drama() -> None:
+    """What was staged is void, and somebody else's work."""
+    scene = Scene()
+    scene.producer.on_write.append(Fenced("epoch"))
+    scene.ours = False
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert len(scene.producer.written) == 1
+    assert not stored(scene)
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+
+async def consume(scene: Scene, run: Run) -> tuple[Any, list[int]]:
+    offsets: list[int] = []
+    result = await scene.partition.consume(INPUT, run, lambda tx, records: offsets.extend(r.offset for r in records))
+    return result, offsets
+
+
+@in_virtual_time
+async def test_runs_follow_each_other() -> None:
+    """The first is where it is; gaps within a run are nobody's loss."""
+    scene = Scene()
+    assert await consume(scene, run_of(5, 9, 5, 8)) == (None, [5, 8])
+    assert await consume(scene, run_of(9, 12)) == (None, [9, 10, 11])
+    assert scene.partition.expected == {INPUT: 12}
+
+
+@in_virtual_time
+async def test_a_run_delivered_again_is_left_out() -> None:
+    """Whole, or what is known of it."""
+    scene = Scene()
+    scene.partition.expected[INPUT] = 10
+    assert await consume(scene, run_of(5, 10)) == (NOT_OURS, [])
+    assert await consume(scene, run_of(0, 3)) == (NOT_OURS, [])
+    assert await consume(scene, run_of(8, 12)) == (None, [10, 11])
+    assert [offsets for _, offsets in scene.producer.committed] == [{INPUT: 12}]
+    assert (scene.partition.skipped, scene.partition.missed) == (10, 0)
+
+
+@in_virtual_time
+async def test_a_run_beyond_what_is_expected_is_missed() -> None:
+    """Nothing is done, and what is missing is asked for."""
+    scene = Scene()
+    scene.partition.expected[INPUT] = 10
+    assert await consume(scene, run_of(11, 13)) == (Missed(INPUT, 0, 10), [])
+    assert (scene.producer.written, scene.partition.missed) == ([], 1)
+    assert scene.partition.expected == {INPUT: 10}
+
+
+@in_virtual_time
+async def test_what_was_not_committed_is_expected_still() -> None:
+    """A run that met silence, and was delivered again meanwhile, is applied once."""
+    scene = Scene()
+    scene.producer.on_write.append(Unavailable("away"))
+    results = await asyncio.gather(consume(scene, run_of(0, 2)), consume(scene, run_of(0, 3)))
+    assert [offsets for _, offsets in results] == [[0, 1, 0, 1], [2]]  # staged twice, committed once
+    assert [offsets for _, offsets in scene.producer.committed] == [{INPUT: 2}, {INPUT: 3}]
+
+
+# -------------------------------------------------------------------------------------------------------------- closing
+
+
+@in_virtual_time
+async def test_closing_lets_a_running_turn_finish_and_starts_no_other() -> None:
+    """What waits for its turn does nothing, urgent or not."""
+    scene = Scene()
+
+    async def slow(step: str) -> None:
+        await asyncio.sleep(2)
+
+    scene.producer.gate = slow
+    running = asyncio.create_task(scene.partition.run(put_row))
+    waiting = [asyncio.create_task(scene.partition.run(put_row, urgent=urgent)) for urgent in (False, True)]
+    await asyncio.sleep(1)
+    await scene.partition.close()
+    assert await running is None
+    assert [await task for task in waiting] == [NOT_OURS, NOT_OURS]
+    assert (len(scene.producer.committed), stored(scene)) == (1, True)
+    assert (scene.producer.stopped, scene.store.closed) == (True, True)
+
+
+@in_virtual_time
+async def test_a_closed_partition_takes_no_turns_and_shows_nothing() -> None:
+    """Its store is not its own any more."""
+    scene = Scene()
+    await scene.partition.run(put_row)
+    await scene.partition.close()
+    assert await scene.partition.run(put_row) is NOT_OURS
+    assert await consume(scene, run_of(0, 1)) == (NOT_OURS, [])
+    assert scene.partition.committed(messages.TABLE.tag + key(1)) is None
+    assert list(scene.partition.committed_rows(messages.TABLE.tag)) == []
+
+
+@in_virtual_time
+async def test_cancelling_whoever_waits_does_not_cancel_the_commit() -> None:
+    """An agent is cancelled at a rebalance, in the middle of anything."""
+    scene = Scene()
+
+    async def slow(step: str) -> None:
+        await asyncio.sleep(2)
+
+    scene.producer.gate = slow
+    agent = asyncio.create_task(scene.partition.run(put_row))
+    await asyncio.sleep(3)
+    agent.cancel()
+    await asyncio.gather(agent, return_exceptions=True)
+    await asyncio.sleep(3)
+    assert (len(scene.producer.committed), stored(scene)) == (1, True)
+    assert await scene.partition.run(put_row) is None
+
+
+# ----------------------------------------------------------------------------------------------------------- the rest
+
+
+@in_virtual_time
+async def test_urgent_turns_go_before_others_that_wait() -> None:
+    """What is due goes out before more is taken in."""
+    scene = Scene()
+    order: list[str] = []
+    turns = [("first", False), ("batch", False), ("tick", True)]
+
+    def stage(tx: Transaction, name: str) -> None:
+        order.append(name)
+        put_row(tx)
+
+    await asyncio.gather(
+        *(scene.partition.run(lambda tx, name=name: stage(tx, name), urgent=urgent) for name, urgent in turns)
+    )
+    assert order == ["first", "tick", "batch"]
+
+
+@in_virtual_time
+async def test_the_clock_never_runs_backwards() -> None:
+    """A machine's clock is set; what was due stays due."""
+    scene = Scene()
+    before = await scene.partition.run(lambda tx: tx.now_ms)
+    scene.clock.base_ms -= 60_000
+    assert await scene.partition.run(lambda tx: tx.now_ms) == before
+    scene.clock.base_ms += 120_000
+    assert await scene.partition.run(lambda tx: tx.now_ms) == before + 60_000
+
+
+@in_virtual_time
+async def test_committed_rows_are_read_in_chunks() -> None:
+    """Those of one table, in order, each once."""
+    scene = Scene()
+    for number in range(7):
+        await scene.partition.run(lambda tx, number=number: put_row(tx, number))
+    await scene.partition.run(lambda tx: tx.put("stats", stats.stats_key("q", 0), b"\1\0"))
+    found = [found for found, _ in scene.partition.committed_rows(messages.TABLE.tag, chunk=3)]
+    assert found == [key(number) for number in range(7)]
+    assert scene.partition.committed(messages.TABLE.tag + key(3)) == row()
+
+
+@pytest.mark.parametrize(
+    ("partition", "record_key", "expected"),
+    [(3, b"k", 3), (4, b"k", BY_KEY), (None, b"k", BY_KEY), (9, b"", 275646681 % 4)],
+)
+@in_virtual_time
+async def test_records_go_to_the_partition_asked_for_or_by_key(
+    partition: int | None, record_key: bytes, expected: int
+) -> None:
+    """A topic may have fewer partitions than it had."""
+    scene = Scene()
+    await scene.partition.run(lambda tx: tx.send(ORDERS, record_key, b"v", (), partition))
+    [(batches, _)] = scene.producer.committed
+    assert [batch.partition for batch in batches] == [expected]
+
+
+@in_virtual_time
+async def test_records_without_a_key_stay_where_they_were_staged_first() -> None:
+    """Or a refusal could not be matched with its record."""
+    scene = Scene()
+    scene.producer.on_write.append(Unavailable("away"))
+    await scene.partition.run(lambda tx: [tx.send(ORDERS, None, b"%d" % n, ()) for n in range(20)])
+    first, second = [sorted((b.partition, len(b.records)) for b in batches) for batches in scene.producer.written]
+    assert first == second
+    assert len(first) > 1
