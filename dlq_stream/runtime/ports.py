@@ -65,6 +65,10 @@ class Batch:
     one_by_one: bool = False
 
 
+TOO_LARGE = "too-large"
+"""`Refusal.reason` where records exceed what the destination takes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """The brokers did not take a batch and never will.

@@ -26,7 +26,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from dlq_stream.kafka import no_topic_creation
-from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, OutcomeUnknown, Refusal, Unavailable, Written
 
 log = logging.getLogger(__name__)
 
@@ -206,6 +206,9 @@ class KafkaProducer:
 
     async def _produce(self, producer: aiokafka.AIOKafkaProducer, batch: Batch) -> list[int] | Refusal:
         """Last offsets of the record batches sent, or the refusal of the destination or of records in it."""
+        # aiokafka's first metadata are of all topics; from the first new topic on they are only of those it was told
+        # of.  A topic that it forgets with records on their way has no leader then, and they wait until the deadline.
+        producer.client.add_topic(batch.topic)
         if batch.partition not in await producer.partitions_for(batch.topic):
             await producer.client.force_metadata_update()
             if batch.partition not in await producer.partitions_for(batch.topic):
@@ -326,7 +329,7 @@ def _refusal(error: BaseException) -> tuple[bool, str]:
         raise error
     if why := _WHOLE_DESTINATION.get(type(error)):
         return True, why
-    return False, "too-large" if isinstance(error, _TOO_LARGE) else f"invalid-record ({error!r})"
+    return False, TOO_LARGE if isinstance(error, _TOO_LARGE) else f"invalid-record ({error!r})"
 
 
 def _is_away(error: BaseException) -> bool:

@@ -19,7 +19,7 @@ from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.headers import MESSAGE_ID, record_size
 from dlq_stream.core.model import Headers
 from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination
-from dlq_stream.runtime.ports import Destinations, OutRecord, Store
+from dlq_stream.runtime.ports import TOO_LARGE, Destinations, OutRecord, Store
 from dlq_stream.tables import INDEXES, TABLES
 
 BOUNDS_MAX = 4096
@@ -201,6 +201,8 @@ class StagedTransaction:
         """See `Transaction.send`."""
         record = (key, value, headers)
         if self._refused and (reason := self._refused.get(identity_of(topic, record))):
+            if reason == TOO_LARGE:
+                raise TooLarge(f"the record is larger than topic {topic!r} takes")
             raise Refused(f"topic {topic!r} does not take this record: {reason}")
         known = self.destination(topic)
         if known is not None and (size := record_size(key, value, headers)) > known.record_bytes_max:
