@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -65,6 +66,7 @@ class DestinationCache:
         self._known: OrderedDict[str, _Entry] = OrderedDict()
         self._wanted: set[str] = set()
         self._looking_up = asyncio.Lock()
+        self._failed_at = -math.inf
         self._asked = asyncio.Event()
 
     def known(self, topic: str) -> Destination | None:
@@ -100,6 +102,8 @@ class DestinationCache:
         """See `Destinations.look_up`; gives up quietly, since whoever waits asks again."""
         asked_at = self._monotonic()
         async with self._looking_up:
+            if self._failed_at > asked_at:  # while we waited for our turn, which would fail as well
+                return
             wanted = [topic for topic in sorted(topics) if not self._known_since(topic, asked_at)]
             wanted = wanted[:LOOK_UPS_AT_ONCE_MAX]
             if not wanted:
@@ -110,6 +114,7 @@ class DestinationCache:
             except Exception as error:  # whatever went wrong, what was known stays and the next asking tries again
                 log.warning("looking up %d destinations failed: %r", len(wanted), error)
                 await asyncio.sleep(PAUSE_SECONDS)
+                self._failed_at = self._monotonic()
                 return
             for destination in found.values():
                 self._remember(destination, FRESH_SECONDS if destination.refusal is None else UNUSABLE_SECONDS)
