@@ -42,6 +42,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         tolerant.install()
+        self._assignment: Any = None
         self._positions: dict[TopicPartition, int] = {}
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -55,14 +56,21 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         """Removes: stock Faust guesses from offsets what it skipped (upstream #606); positions say it exactly."""
         records = await super()._fetch_records(consumer, active_partitions, **options)
         runs = {}
-        assignment = consumer._subscription.subscription.assignment
+        positions = self._positions_of_now()
         for tp, fetched in records.items():
-            stop = assignment.state_value(tp).position
-            start = self._positions.get(tp)
-            self._positions[tp] = stop
+            stop = self._assignment.state_value(tp).position
+            start = positions.get(tp)
+            positions[tp] = stop
             if start is not None:  # else fetched before the first seek of this assignment: nobody asked for it
-                runs[tp] = Run(start, stop, fetched)
+                runs[tp] = forward(tp, Run(start, stop, fetched))
         return runs
+
+    def _positions_of_now(self) -> dict[TopicPartition, int]:
+        """Positions under the present assignment; those of a former one say nothing about it."""
+        assignment = self._ensure_consumer()._subscription.subscription.assignment
+        if assignment is not self._assignment:
+            self._assignment, self._positions = assignment, {}
+        return self._positions
 
     def membership_problem(self) -> BaseException | None:
         """What ended the task that keeps us in the group, if it has ended by itself."""
@@ -83,7 +91,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         kafka_tp = TopicPartition(tp.topic, tp.partition)
         if kafka_tp in self._ensure_consumer().assignment():
             self._ensure_consumer().seek(kafka_tp, position)
-            self._positions[kafka_tp] = position
+            self._positions_of_now()[kafka_tp] = position
 
     async def seek_to_committed_of(self, tps: Iterable[TP]) -> dict[TP, int]:
         """Seek to the group's committed positions, to the beginning where there is none; returns the positions."""
@@ -102,7 +110,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
                 position = 0
             found[tp] = max(begin[kafka_tp], position or 0)
             consumer.seek(kafka_tp, found[tp])
-            self._positions[kafka_tp] = found[tp]
+            self._positions_of_now()[kafka_tp] = found[tp]
         return found
 
 
@@ -180,6 +188,19 @@ class Consumer(driver.Consumer):
                 await put_unless(channel.queue, event, self.suspend_flow)
             else:
                 channel.queue.put_nowait(event)
+
+
+def forward(tp: Any, run: Run) -> Run:
+    """The run, unless it lies before the position that it was asked for.
+
+    Removes: where a log ends before the consumer's position, because it was truncated or its topic created anew,
+    aiokafka begins at the beginning.  What is there now has offsets that count as processed, so it would be passed over
+    in silence; the next start finds out where to begin.
+    """
+    first = run.records[0].offset
+    if first < run.start:
+        raise RuntimeError(f"{tp} was read up to {run.start} and goes on at {first}: truncated, or created anew?")
+    return run
 
 
 async def put_unless(queue: Any, event: Any, give_up: Any) -> None:

@@ -37,6 +37,9 @@ class Recovery(FaustRecovery):
             return
         generation = self._generation_id
         self._still(generation)
+        lacking = self._lacking(consumer)
+        if lacking:
+            self.app.fatal("the assignment", RuntimeError(f"lacks {', '.join(lacking)}: was a topic deleted?"))
         try:
             await self.app.owner.open({tp.partition for tp in tps}, generation)
         except Interrupted as error:
@@ -47,6 +50,20 @@ class Recovery(FaustRecovery):
             self.app.fatal("opening partitions", error)
         self._still(generation)
         self._nothing_left(tps, destination)
+
+    def _lacking(self, consumer: Any) -> list[str]:
+        """Removes: a topic that was deleted is left out of the assignment, and the worker idles as if all was well.
+
+        Every partition comes with that of each topic that agents read, and of each changelog.
+        """
+        assigned = {(tp.topic, tp.partition) for tp in consumer.assignment()}
+        topics = {*self.app.topics._topic_name_index, *self.app.tables.changelog_topics}
+        return sorted(
+            f"{topic}-{number}"
+            for topic in topics
+            for number in {number for _, number in assigned}
+            if (topic, number) not in assigned
+        )
 
     @staticmethod
     def _nothing_left(tps: Any, destination: Any) -> None:

@@ -1,13 +1,16 @@
-"""Handing polls over to agents' queues."""
+"""What is fetched, and handing it over to agents' queues."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any
 
+import pytest
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from dlq_stream.runtime.consumer import put_unless
+from dlq_stream.runtime.consumer import forward, put_unless
+from dlq_stream.runtime.ports import Run
+from tests.memory import FakeRecord
 
 
 def full_queue() -> Any:
@@ -67,3 +70,15 @@ async def test_being_cancelled_is_passed_on() -> None:
     assert await queue.get() == "first"
     await turns()
     assert queue.empty()
+
+
+def test_a_log_that_begins_anew_is_not_passed_over_in_silence() -> None:
+    """Its offsets were all processed, in another life; so were those of a log that lost its end."""
+    with pytest.raises(RuntimeError, match="up to 50"):
+        forward("failures-0", Run(50, 3, [FakeRecord(offset=0), FakeRecord(offset=2)]))
+
+
+def test_a_log_whose_beginning_was_deleted_goes_on() -> None:
+    """Retention takes what nobody read in time."""
+    run = Run(50, 93, [FakeRecord(offset=90), FakeRecord(offset=92)])
+    assert forward("failures-0", run) is run
