@@ -26,8 +26,12 @@ Apply = Callable[[Transaction, Sequence[Record]], None]
 Seek = Callable[[str, int, int], Awaitable[None]]
 """``seek(topic, partition, position)`` makes the consumer read on from elsewhere."""
 
-RUNS_WAITING_MAX = 1
-"""Runs that may wait in a feed while others are processed; whoever brings more waits, too."""
+RUNS_WAITING_MAX = 2
+"""Runs that may wait in a feed while others are processed; whoever brings more waits, too.
+
+A transaction costs the client 1.5 ms of processor time and the brokers 5 ms, whatever is in it (measured with three
+changelog records and offsets, one broker), so batches should be as large as `BatchLimits` allow.
+"""
 
 BATCH_RECORDS_MIN = 20
 BATCH_RECORDS_MAX = 2_000
@@ -146,8 +150,13 @@ def joined(runs: Iterable[Run]) -> Iterator[Run]:
 
 
 def batches(run: Run, bytes_max: int, records_max: int) -> Iterator[Run]:
-    """Cut a run to the limits (one record fits whatever its size); the pieces touch, the last reaches the run's end."""
+    """Cut a run to the limits (one record fits whatever its size); the pieces touch, the last reaches the run's end.
+
+    They are about equal: a small last one would cost as much as a large one.
+    """
     records = run.records
+    pieces = max(1, -(-len(records) // records_max))
+    records_max = max(1, -(-len(records) // pieces))
     start, first, size = run.start, 0, 0
     for position, record in enumerate(records):
         bytes_here = size_of(record)

@@ -142,7 +142,12 @@ class StagedTransaction:
         writes = self.writes[table]
         derive = _TABLES[table].derive
         if derive is not None:
-            before = writes[key] if key in writes else self.get_many(table, (key,))[key]
+            if key in writes:
+                before = writes[key]
+            elif key in (read := self._read[table]):  # the hot path: whoever writes a row has read it
+                before = read[key]
+            else:
+                before = self.get_many(table, (key,))[key]
             removed, added = derive(key, before, value)
             for index, entry in removed:
                 self._set(self.index_writes[index], entry, False)

@@ -112,14 +112,15 @@ async def test_what_comes_while_a_turn_is_taken_waits_and_joins() -> None:
     await bench.feed.put(run(0, 2))
     await settle()
     await bench.feed.put(run(2, 4))
-    last = asyncio.ensure_future(bench.feed.put(run(4, 6)))
+    await bench.feed.put(run(4, 6))
+    last = asyncio.ensure_future(bench.feed.put(run(6, 8)))
     await settle()
-    assert not last.done(), "there is room for one"
+    assert not last.done(), "there is room for two"
     bench.partition.go.set()
     await last
     await settle()
-    assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 2), (2, 6)]
-    assert bench.applied == [0, 1, 2, 3, 4, 5]
+    assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 2), (2, 8)]
+    assert bench.applied == [0, 1, 2, 3, 4, 5, 6, 7]
 
 
 async def test_what_is_missing_is_asked_for_once_and_nothing_beyond_it_is_done() -> None:
@@ -144,7 +145,7 @@ async def test_a_closed_partition_takes_nothing_and_keeps_nobody_waiting() -> No
     bench.partition.go.clear()
     await bench.feed.put(run(0, 1))
     await settle()
-    waiting = [asyncio.ensure_future(bench.feed.put(run(at, at + 1))) for at in range(1, 4)]
+    waiting = [asyncio.ensure_future(bench.feed.put(run(at, at + 1))) for at in range(1, 5)]
     await settle()
     assert not all(each.done() for each in waiting)
     bench.partition.closed = True
@@ -202,6 +203,16 @@ def test_batches_touch_and_keep_to_the_limits(offsets: list[int], bytes_max: int
         assert len(part.records) <= records_max
         assert len(part.records) <= 1 or sum(map(size_of, part.records)) <= bytes_max
         assert all(part.start <= offset < part.stop for offset in offsets_of(part.records))
+
+
+@pytest.mark.parametrize(
+    ("records", "counts"),
+    [(0, [0]), (1, [1]), (830, [830]), (831, [416, 415]), (1_050, [525, 525]), (2_000, [667, 667, 666])],
+)
+def test_batches_are_about_equal(records: int, counts: list[int]) -> None:
+    """A small last one would cost a transaction, too."""
+    whole = Run(0, records, [Received(offset=offset) for offset in range(records)])
+    assert [len(part.records) for part in batches(whole, 1 << 30, 830)] == counts
 
 
 def test_the_size_of_a_record_counts_everything_it_holds() -> None:
