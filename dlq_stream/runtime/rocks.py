@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 META = b"\x00"
 """Prefix of the store's own entries; no table or index has it."""
 
+_LOCKED = "/LOCK: "
+_CORRUPTION = "Corruption: "
+_DAMAGED = (_CORRUPTION, "No such file or directory")
+"""What RocksDB's errors say, who has no codes for us.  Not "lock": checksums are of blocks."""
+
 BLOCK_CACHE_BYTES = 64 << 20
 """Block cache, shared by all partitions of the process."""
 WRITE_BUFFER_BYTES = 16 << 20
@@ -53,18 +58,36 @@ class RocksStore:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._found_damaged = path.with_name(f"{path.name}.damaged")
         self._db = self._open()
 
     def _open(self) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return rocksdict.Rdict(str(self.path), options=_options())
+            db = rocksdict.Rdict(str(self.path), options=_options())
         except Exception as error:  # rocksdict raises nothing more specific
-            if "lock" in str(error).lower():
-                raise RuntimeError(f"the local state {self.path} is in use by another process: {error}") from error
-            log.warning("local state %s cannot be opened and is built anew from the changelogs: %s", self.path, error)
-            shutil.rmtree(self.path)
-            return rocksdict.Rdict(str(self.path), options=_options())
+            text = str(error)
+            if _LOCKED in text:
+                raise RuntimeError(f"the local state {self.path} is in use by another process: {text}") from error
+            if not any(sign in text for sign in _DAMAGED):  # a full disk or a missing right is not cured by deleting
+                raise RuntimeError(f"the local state {self.path} cannot be opened: {text}") from error
+            return self._anew(text)
+        if self._found_damaged.exists():  # only now, for whoever has it open would have kept us out
+            db.close()
+            return self._anew(self._found_damaged.read_text())
+        return db
+
+    def _anew(self, why: str) -> Any:
+        log.warning("local state %s is damaged, deleted, and built anew from the changelogs: %s", self.path, why)
+        shutil.rmtree(self.path)
+        db = rocksdict.Rdict(str(self.path), options=_options())
+        self._found_damaged.unlink(missing_ok=True)
+        return db
+
+    def _note_damage(self, error: Exception) -> None:
+        """Damage that is met while reading ends the process; the next one must not meet it again."""
+        if _CORRUPTION in str(error):
+            self._found_damaged.write_text(str(error))
 
     def wipe(self, why: str) -> None:
         """Delete everything, loudly."""
@@ -79,16 +102,26 @@ class RocksStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        found: list[bytes | None] = self._db.get(list(keys))
+        try:
+            found: list[bytes | None] = self._db.get(list(keys))
+        except Exception as error:
+            self._note_damage(error)
+            raise
         return found
 
     def scan(self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False) -> list[tuple[bytes, bytes]]:
         """See `Store.scan`."""
         if limit <= 0 or start >= stop:
             return []
+        try:
+            return self._scan(start, stop, limit, reverse)
+        except Exception as error:
+            self._note_damage(error)
+            raise
+
+    def _scan(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
         bounds = rocksdict.ReadOptions()
-        bounds.set_iterate_lower_bound(start)
-        bounds.set_iterate_upper_bound(stop)
+        bounds.set_iterate_upper_bound(stop)  # no lower one: rocksdict 0.3.29 takes that for the upper one, too
         entries = self._db.iter(bounds)  # must not outlive this call: it holds the database's lock
         if reverse:
             entries.seek_to_last()
@@ -97,10 +130,11 @@ class RocksStore:
             entries.seek(start)
             step = entries.next
         found: list[tuple[bytes, bytes]] = []
-        while entries.valid():
-            found.append((entries.key(), entries.value()))
-            if len(found) >= limit:
+        while entries.valid() and len(found) < limit:
+            key = entries.key()
+            if key < start:
                 break
+            found.append((key, entries.value()))
             step()
         entries.status()
         return found

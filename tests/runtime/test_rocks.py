@@ -1,0 +1,175 @@
+"""The store on RocksDB: what is damaged is built anew and loudly, what is in use or out of reach is left alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dlq_stream.runtime.rocks import RocksStore
+
+OTHER_PROCESS = """
+import pathlib, sys
+from dlq_stream.runtime.rocks import RocksStore
+store = RocksStore(pathlib.Path(sys.argv[1]))
+print("open", flush=True)
+sys.stdin.read()
+"""
+
+
+def filled(path: Path, rows: int = 3_000) -> RocksStore:
+    """A store with files of every kind."""
+    store = RocksStore(path)
+    store.set_identity({"app_id": "app"})
+    store.write({b"m%05d" % number: b"%d" % number * 40 for number in range(rows)}, {"messages": 7}, 1_000)
+    store._db.flush()
+    store.write({b"a%05d" % number: b"later" for number in range(10)}, {"attempts": 8}, 2_000)
+    return store
+
+
+def count(store: RocksStore) -> int:
+    return len(store.scan(b"a", b"z", 1_000_000))
+
+
+def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
+    """Rows, offsets, time and identity; numbers of other tables are not known."""
+    filled(tmp_path / "p0").close()
+    store = RocksStore(tmp_path / "p0")
+    assert count(store) == 3_010
+    assert store.get_many([b"m00001", b"m99999"]) == [b"1" * 40, None]
+    assert (store.offset("messages"), store.offset("attempts"), store.offset("stats")) == (7, 8, None)
+    assert (store.written_ms(), store.identity()) == (2_000, {"app_id": "app"})
+    store.close()
+
+
+def test_scans_keep_to_their_bounds(tmp_path: Path) -> None:
+    """Both ways; the store's own entries are in none of them."""
+    store = RocksStore(tmp_path / "p0")
+    store.write({b"%c" % letter: b"" for letter in b"abcde"}, {"messages": 1}, 1)
+    store.write({b"c": None}, {}, 1)
+
+    def keys(*arguments: object, reverse: bool = False) -> bytes:
+        return b"".join(key for key, _ in store.scan(*arguments, reverse=reverse))  # type: ignore[arg-type]
+
+    assert keys(b"b", b"e", 9) == b"bd"
+    assert keys(b"b", b"e", 9, reverse=True) == b"db"
+    assert keys(b"a", b"z", 2) == b"ab"
+    assert keys(b"a", b"z", 2, reverse=True) == b"ed"
+    assert keys(b"", b"\xff", 9)[-4:] == b"abde"
+    assert [keys(b"a", b"z", 0), keys(b"d", b"d", 9), keys(b"e", b"a", 9), keys(b"c", b"d", 9)] == [b""] * 4
+    store.close()
+
+
+def cut(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+def scribble(file: Path) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 3)
+        opened.write(b"\xaa" * 200)
+
+
+def remove(file: Path) -> None:
+    file.unlink()
+
+
+@pytest.mark.parametrize("damage", [cut, scribble, remove])
+@pytest.mark.parametrize("files", ["*.sst", "MANIFEST-*", "CURRENT"])
+def test_torn_files_are_built_anew(
+    tmp_path: Path, files: str, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """At once or at the next start, whenever the damage is met; never with a part of the rows."""
+    filled(tmp_path / "p0").close()
+    for file in (tmp_path / "p0").glob(files):
+        damage(file)
+    store = RocksStore(tmp_path / "p0")
+    try:
+        found = count(store)
+    except Exception:
+        store.close()
+        store = RocksStore(tmp_path / "p0")
+        found = count(store)
+    assert found == 0
+    assert store.identity() is None
+    if (files, damage) != ("MANIFEST-*", cut):  # that one reads as a database in which nothing was ever written
+        assert "built anew from the changelogs" in caplog.text
+    store.close()
+    again = RocksStore(tmp_path / "p0")
+    again.write({b"m": b"1"}, {}, 1)
+    again.close()
+    kept = RocksStore(tmp_path / "p0")
+    assert count(kept) == 1
+    kept.close()
+
+
+@pytest.mark.parametrize("damage", [cut, scribble, remove])
+def test_a_torn_log_loses_the_latest_writes_and_no_others(tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """Offsets go with their rows, so the changelog brings back what is missing."""
+    filled(tmp_path / "p0").close()
+    for file in (tmp_path / "p0").glob("*.log"):
+        damage(file)
+    store = RocksStore(tmp_path / "p0")
+    assert store.offset("messages") == 7
+    assert count(store) == (3_010 if store.offset("attempts") == 8 else 3_000)
+    store.close()
+
+
+def test_damage_met_in_the_middle_is_not_met_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The process that meets it ends; the next one builds the state anew instead of ending in the same place."""
+    filled(tmp_path / "p0", rows=60_000).close()
+    largest = max((tmp_path / "p0").glob("*.sst"), key=lambda file: file.stat().st_size)
+    with largest.open("r+b") as opened:
+        opened.seek(largest.stat().st_size // 2)
+        opened.write(b"\xaa" * 5_000)
+    store = RocksStore(tmp_path / "p0")
+    with pytest.raises(Exception, match="Corruption"):
+        store.get_many([b"m%05d" % number for number in range(60_000)])
+    with pytest.raises(Exception, match="Corruption"):
+        count(store)
+    store.close()
+    store = RocksStore(tmp_path / "p0")
+    assert count(store) == 0
+    assert "built anew from the changelogs: Corruption" in caplog.text
+    store.close()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_a_state_in_use_by_another_process_is_left_alone(tmp_path: Path, damaged: bool) -> None:
+    """Though it was found damaged before."""
+    filled(tmp_path / "p0").close()
+    command = [sys.executable, "-c", OTHER_PROCESS, str(tmp_path / "p0")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert other.stdout.readline() == b"open\n"
+        if damaged:
+            (tmp_path / "p0.damaged").write_text("Corruption: of a block")
+        with pytest.raises(RuntimeError, match="in use by another process"):
+            RocksStore(tmp_path / "p0")
+        other.stdin.close()
+        assert other.wait(30) == 0
+    store = RocksStore(tmp_path / "p0")
+    assert count(store) == (0 if damaged else 3_010)
+    store.close()
+
+
+def test_what_cannot_be_opened_for_another_reason_is_not_deleted(tmp_path: Path) -> None:
+    """Somebody else's file, a missing right, a full disk: a person has to look."""
+    (tmp_path / "p0").write_text("not ours")
+    with pytest.raises(RuntimeError, match="cannot be opened"):
+        RocksStore(tmp_path / "p0")
+    assert (tmp_path / "p0").read_text() == "not ours"
+
+
+def test_wiping_leaves_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """And says why."""
+    store = filled(tmp_path / "p0")
+    store.wipe("it is another app's")
+    assert (count(store), store.identity(), store.written_ms(), store.offset("messages")) == (0, None, None, None)
+    assert "it is another app's" in caplog.text
+    store.close()
