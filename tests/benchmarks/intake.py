@@ -88,9 +88,15 @@ def _median(speeds: Sequence[Speed]) -> Speed:
 
 
 async def measure(bootstrap: str, events: int, pairs: int) -> Intake:
-    """Run pairs in alternation: who goes first changes, so that what drifts with time hits both."""
+    """Run pairs in alternation: who goes first changes, so that what drifts with time hits both.
+
+    One pair comes before those that count: a broker that has just started takes four times the processor time, until
+    its JVM has compiled what it does.
+    """
     if SOURCE not in await list_topics(bootstrap):
         await create_topics(bootstrap, SOURCE, partitions=PARTITIONS)
+    await _pair(bootstrap, events, number=pairs)
+    print("warmed up", file=sys.stderr, flush=True)
     done = []
     for number in range(pairs):
         done.append(await _pair(bootstrap, events, number))
