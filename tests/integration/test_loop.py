@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from tests.integration.conftest import MakeApp
 from tests.integration.harness import App, attempt_of, by_id, id_of, own, users
 from tests.kafka_clients import Outgoing, create_topics, list_topics, topic_config
-from tests.kafka_fixture import LocalKafka
+from tests.kafka_fixture import LocalKafka, unique_name
 
 BACKOFF_MS = 300
 LATENESS_MS_MAX = 3_000
@@ -172,3 +175,65 @@ async def test_a_message_may_have_a_retry_topic_and_a_wait_of_its_own(app: App) 
     again = (await app.until(aside, 2))[1]
     assert reported.timestamp + 2 * BACKOFF_MS <= int(own(again)["dlq-due-at"]) < reported.timestamp + 1_500 + 2_000
     assert len(await app.read(source)) == 1
+
+
+async def test_status_is_the_same_for_everybody(app: App) -> None:
+    """The command prints what Kafka says, worker or not."""
+    source = await app.source()
+    (failed,) = await app.produced(Outgoing(source, b"v", b"k"))
+    await app.send(app.failure(failed, retry_after_ms=600_000))
+    await app.figures(source, pending=1)
+    done = await app.run("status", "--json")
+    assert done.returncode == 0, done.stderr
+    printed, read = json.loads(done.stdout), await app.status()
+    (row,) = (row for row in printed["queues"] if row["queue"] == source)
+    assert (row["pending"], row["totals"]["failures"], row["oldest_open_ms"]) == (1, 1, row["updated_ms"])
+    assert {name for name in printed if printed[name] != read[name]} <= {"as_of_ms", "total", "queues"}
+    assert printed["total"]["totals"] == read["total"]["totals"]
+
+
+async def test_each_queue_has_a_policy_of_its_own(kafka: LocalKafka, make_app: MakeApp, tmp_path: Path) -> None:
+    """From the settings file: where retries go, how many there are, what an error means, whether compaction is fine."""
+    names = {name: unique_name(name) for name in ("aside", "compacted", "never", "ruled")}
+    file = tmp_path / "dlq.toml"
+    file.write_text(f"""
+        [queues.{names["aside"]}]
+        emit_to = "retry"
+        retry_topic = "{{topic}}.{{group}}.again"
+        [queues.{names["compacted"]}]
+        write_compacted = true
+        [queues.{names["never"]}]
+        max_retries = 0
+        [queues.{names["ruled"]}]
+        initial_backoff_seconds = 600
+        rules = [ {{ regex = "^E[0-9]+", category = "permanent" }} ]
+        by_error = {{ Slow = {{ initial_backoff_seconds = 0 }} }}
+    """)
+    app = await make_app(kafka, config=file)
+    for name, topic in names.items():
+        config = {"cleanup.policy": "compact"} if name == "compacted" else {}
+        await create_topics(kafka.bootstrap, topic, partitions=2, config=config)
+    again = f"{names['aside']}.furnaces.again"
+    await create_topics(kafka.bootstrap, again, partitions=2)
+    await app.worker().start()
+    events = []
+    for name in ("aside", "compacted", "never"):
+        (record,) = await app.produced(Outgoing(names[name], b"v", b"k", partition=1))
+        events.append(app.failure(record))
+    texts = {b"E42 in furnace 7": "Odd", b"no E42": "Odd", b"slow": "Slow"}
+    for text, record in zip(
+        texts, await app.produced(*(Outgoing(names["ruled"], text, b"k") for text in texts)), strict=True
+    ):
+        events.append(app.failure(record, error_message=text, error_type=texts[text]))
+    await app.send(*events)
+    (retry,) = await app.until(again, 1)
+    assert (retry.partition, retry.value, attempt_of(retry)) == (1, b"v", 1)
+    await app.until(names["compacted"], 2)
+    (letter,) = await app.until(f"{names['never']}-dlq", 1)
+    assert own(letter)["dlq-escalation-reason"] == b"retries-exhausted"
+    (letter,) = await app.until(f"{names['ruled']}-dlq", 1)
+    assert (letter.value, own(letter)["dlq-escalation-reason"]) == (b"E42 in furnace 7", b"permanent")
+    retries = [each for each in await app.until(names["ruled"], 4) if attempt_of(each)]
+    assert [each.value for each in retries] == [b"slow"]
+    await app.figures(names["ruled"], pending=1, retrying=1, escalated=1)
+    assert len(await app.read(names["aside"])) == len(await app.read(names["never"])) == 1

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 import pytest_asyncio
-from aiokafka import ConsumerRecord
+from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.structs import RecordMetadata
 
 from tests.integration.harness import App
@@ -227,6 +227,24 @@ async def test_a_message_that_was_forgotten_goes_on_at_its_number(app: App, sour
     await report(app, headers, key=id_.encode())
     (retry,) = await retries(app, source)
     assert text(retry, "dlq-attempt") == "8"
+
+
+async def test_senders_may_compress_and_use_transactions(app: App, source: str) -> None:
+    """Every codec of Kafka's, and committed transactions; what was aborted was never said."""
+    topic = f"{app.app_id}-failures"
+    headers: list[Header] = [("dlq-original-topic", source.encode())]
+    for codec in ("gzip", "snappy", "lz4", "zstd"):
+        async with AIOKafkaProducer(bootstrap_servers=app.bootstrap, compression_type=codec, acks="all") as producer:
+            await producer.send_and_wait(topic, codec.encode() * 500, headers=headers)
+    for value, commit in ((b"committed", True), (b"aborted", False)):
+        event = Outgoing(topic, value, None, headers)
+        await produce(app.bootstrap, [event], transactional_id=unique_name("sender"), commit=commit)
+    event = Outgoing(topic, b"afterwards", None, headers)
+    await produce(app.bootstrap, [event])
+    values = {b"gzip", b"snappy", b"lz4", b"zstd", b"committed", b"afterwards"}
+    found = await retries(app, source, len(values))
+    assert {next(value for value in values if (record.value or b"").startswith(value)) for record in found} == values
+    await app.figures(source, retrying=len(values), total_failures=len(values))
 
 
 async def test_of_repeated_headers_the_last_counts(app: App, source: str) -> None:
