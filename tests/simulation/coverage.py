@@ -16,7 +16,6 @@ OCCURRENCES = (
     "runs missed",
     "records skipped",
     "ended by OutcomeUnknown",
-    "ended by Fenced",
 )
 """Besides the crash points: ways of the runtime that have to be gone for a run to prove anything."""
 

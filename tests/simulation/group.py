@@ -57,6 +57,11 @@ class Group:
             self._prepare()
             self._complete_if_all_joined()
 
+    def counts(self, life: Life) -> bool:
+        """Whether the process is a member of the present generation; what a heartbeat tells it."""
+        member = self._members.get(self._id(life))
+        return member is not None and member.life is life
+
     def rebalance(self) -> None:
         """Partitions are dealt anew, though nobody came or went."""
         self._prepare()

@@ -25,7 +25,7 @@ ANSWER_SECONDS_MAX = 4.0
 """How long a request is waited for; below the transaction time-out, as in the real producer."""
 
 _WHERE = ("before", "in flight", "after")
-_REQUESTS = ("fence", "write", "commit", "read changelog", "read offsets", "describe")
+_REQUESTS = ("fence", "write", "commit", "read changelog", "read offsets", "describe", "heartbeat")
 POINTS: tuple[str, ...] = (
     *(f"{request}: {where}" for request in _REQUESTS for where in _WHERE),
     "write: in part",
@@ -38,7 +38,7 @@ POINTS: tuple[str, ...] = (
 )
 """Where a worker can die: around every await of the protocol, between commit and store, and at any other time."""
 
-RARE = ("restore: between chunks",) * 3
+RARE = ("restore: between chunks", "heartbeat: before", "heartbeat: in flight", "heartbeat: after") * 2
 """Points that few processes come by; more of them are meant to die there."""
 
 _BROKER_ERRORS = (broker.ProducerFenced, broker.Concurrent, broker.NoSuchTopic, broker.BatchRefused, broker.TopicSilent)

@@ -207,9 +207,18 @@ class Process:
             row_bytes_max=ROW_BYTES_MAX,
             still_ours=lambda: self.generation == generation,
             fatal=self.fatal,
+            confirm=self._confirm,
         )
         world.partitions.append(partition)
         return partition
+
+    async def _confirm(self) -> None:
+        """Ask the group whether it still counts us in."""
+        try:
+            if not await self.life.request("heartbeat", lambda: self.world.group.counts(self.life)):
+                self.generation = -1
+        except NoAnswer:
+            pass
 
     async def _seek(self, topic: str, number: int, position: int) -> None:
         if (topic, number) in self.positions:
