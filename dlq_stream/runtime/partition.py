@@ -26,21 +26,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import zlib
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
-from dlq_stream.core.ids import murmur2
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import UNAVAILABLE, Transaction
+from dlq_stream.runtime.batches import batches_of
 from dlq_stream.runtime.ports import (
     Batch,
     Changelog,
     Clock,
     Destinations,
     Fenced,
-    OutRecord,
     Producer,
     Refusal,
     Run,
@@ -82,10 +80,6 @@ class Identification:
     generation: int
     app_id: str
 
-    def changelog(self, table: str) -> str:
-        """The changelog topic of a table."""
-        return f"{self.app_id}-{table}-changelog"
-
 
 class NotOurs:
     """What a turn returns when nothing was done: the partition is not ours any more, or everything was known."""
@@ -115,8 +109,15 @@ class _Rejected(Exception):
         self.records = {(batch.topic, batch.partition): batch.records for batch in batches}
 
 
+async def _known() -> None:
+    """For those who cannot be frozen."""
+
+
 class Partition:
-    """The actor.  ``row_bytes_max`` bounds a changelog record; ``still_ours`` asks the group's current generation."""
+    """The actor.  ``row_bytes_max`` bounds a changelog record; ``still_ours`` asks for the group's current generation.
+
+    A process that was frozen does not know what became of it meanwhile; ``confirm`` asks the brokers first.
+    """
 
     def __init__(
         self,
@@ -130,6 +131,7 @@ class Partition:
         row_bytes_max: int,
         still_ours: Callable[[], bool],
         fatal: Fatal,
+        confirm: Callable[[], Awaitable[None]] = _known,
     ) -> None:
         self.who = who
         self.number = who.number
@@ -145,6 +147,7 @@ class Partition:
         self._clock = clock
         self._row_bytes_max = row_bytes_max
         self._still_ours = still_ours
+        self._confirm = confirm
         self._fatal = fatal
         self._turns = Turns()
         self._bounds = Bounds()
@@ -234,16 +237,12 @@ class Partition:
                     return NOT_OURS
                 return todo if isinstance(todo, Missed) else await self._transact(*todo)
             except Fenced as error:
-                if self._is_lost():
+                await self._confirm()
+                if self._lost():
                     return NOT_OURS
                 self._fatal(f"partition {self.number} was fenced while it is ours", error)
             except Exception as error:
                 self._fatal(f"turn of partition {self.number}", error)
-
-    def _is_lost(self) -> bool:
-        """Whether the partition was closed meanwhile, or went to another generation of the group."""
-        self.closed = self.closed or not self._still_ours()
-        return self.closed
 
     async def _transact(self, stage: Callable[[Transaction], T], offsets: Mapping[str, int]) -> T | NotOurs:
         """Stage and commit, again after refusals and silence, until committed or not ours any more."""
@@ -287,7 +286,7 @@ class Partition:
 
     async def _commit(self, tx: StagedTransaction, offsets: Mapping[str, int], one_by_one: set[str]) -> None:
         if not tx.empty or offsets:
-            batches, tables = self._batches(tx, one_by_one)
+            batches, tables = batches_of(tx, self.who.app_id, self._row_bytes_max, one_by_one)
             written = await self._producer.write(batches, offsets)
             if written.refusals:
                 raise _Rejected(written.refusals, batches)
@@ -306,37 +305,6 @@ class Partition:
                     self._bounds.fall(index, key)
         for watcher in self.watchers:
             watcher.committed(tx)
-
-    def _batches(self, tx: StagedTransaction, one_by_one: set[str]) -> tuple[list[Batch], list[str]]:
-        """Outputs by destination, then the changelogs of the tables named in the second value, last and in order."""
-        by_target: dict[tuple[str, int], list[OutRecord]] = {}
-        for out in tx.outputs:
-            target = out.topic, self._partition_of(out.topic, out.partition, out.record)
-            by_target.setdefault(target, []).append(out.record)
-        batches = [
-            Batch(topic, partition, records, self._batch_bytes_max(topic), one_by_one=topic in one_by_one)
-            for (topic, partition), records in by_target.items()
-        ]
-        tables = [table for table, rows in tx.writes.items() if rows]
-        for table in tables:
-            rows = [(key, value, ()) for key, value in tx.writes[table].items()]
-            batches.append(Batch(self.who.changelog(table), self.number, rows, self._row_bytes_max, compress=True))
-        return batches, tables
-
-    def _batch_bytes_max(self, topic: str) -> int:
-        known = self._destinations.known(topic)
-        return known.record_bytes_max if known is not None else self._row_bytes_max
-
-    def _partition_of(self, topic: str, partition: int | None, record: OutRecord) -> int:
-        """As Kafka's default partitioner by key; without a key by content, so that staging again decides the same."""
-        known = self._destinations.known(topic)
-        count = known.partitions if known is not None and known.partitions else self.who.partitions
-        if partition is not None and partition < count:
-            return partition
-        key, value, _ = record
-        if key is not None:
-            return (murmur2(key) & 0x7FFFFFFF) % count
-        return zlib.crc32(value or b"") % count
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
@@ -379,18 +347,25 @@ class Partition:
         """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
 
         Between our last commit and now another worker may have owned the partition (this process may have been frozen).
-        Fencing it out again would be wrong unless nothing happened: so what the changelog holds beyond our own last
-        write decides, and after the fencing nobody can add to it.
+        Fencing it out again would be wrong unless nothing happened: so we ask whether we are still a member; and should
+        the answer be out of date, what the changelog holds beyond our own last write decides, for after the fencing
+        nobody can add to it.
         """
         if self._lost():
             return False
-        await self._patiently(self._producer.start)
+        await self._patiently(self._fence_again)
         if self._lost():
             return False
         rows = await self._patiently(self._changelog.catch_up)
         if rows:
             raise Fenced(f"{rows} rows in the changelog are not ours")
         return not self._lost()
+
+    async def _fence_again(self) -> None:
+        await self._confirm()
+        if self._lost():
+            raise Fenced("given to another worker")
+        await self._producer.start()
 
     def _lost(self) -> bool:
         """Whether the partition is not ours any more; then no turn can be taken, for a transaction may be open."""

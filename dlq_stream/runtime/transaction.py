@@ -43,6 +43,11 @@ def identity_of(topic: str, record: OutRecord) -> Identity:
     return topic, key, value, next((v for k, v in headers if k == MESSAGE_ID), None)
 
 
+def growth_bytes_max(size: int) -> int:
+    """How much longer compression makes what cannot be compressed: Zstandard's headers, three bytes per 128 KiB."""
+    return 16 + (size >> 15)
+
+
 class Bounds:
     """Where the first committed entry of an index prefix was last seen."""
 
@@ -129,7 +134,7 @@ class StagedTransaction:
 
     def put(self, table: str, key: bytes, value: bytes) -> None:
         """See `Transaction.put`."""
-        size = len(key) + len(value) + ROW_OVERHEAD_BYTES
+        size = len(key) + len(value) + ROW_OVERHEAD_BYTES + growth_bytes_max(len(value))
         if size > self._row_bytes_max:
             raise TooLarge(f"a row of table {table!r} takes {size} bytes, its changelog at most {self._row_bytes_max}")
         self._write(table, key, value)

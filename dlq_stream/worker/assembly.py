@@ -97,7 +97,8 @@ class WorkerApp(App):
             destinations=self.destinations,
             clock=clock,
             row_bytes_max=row_bytes_max,
-            still_ours=lambda: self.consumer_generation_id == generation,
+            still_ours=lambda: self.consumer.generation == generation,
+            confirm=lambda: self.consumer.confirm_membership(),
             fatal=self.fatal,
         )
 

@@ -11,7 +11,7 @@ import pytest
 from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.runtime import partition as module
 from dlq_stream.runtime.partition import NOT_OURS, Identification, Partition
-from dlq_stream.runtime.ports import Batch, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import Batch, Fenced, Refusal, Unavailable, Written
 
 TOPIC, OTHER = "orders", "invoices"
 
@@ -100,6 +100,7 @@ class Scene:
         self.producer = FakeProducer()
         self.destinations = FakeDestinations()
         self.ours = True
+        self.expelled = False
         self.partition = Partition(
             Identification(0, 4, 1, "app"),
             producer=self.producer,
@@ -110,7 +111,12 @@ class Scene:
             row_bytes_max=100_000,
             still_ours=lambda: self.ours,
             fatal=_fatal,
+            confirm=self.confirm,
         )
+
+    async def confirm(self) -> None:
+        """The brokers know best."""
+        self.ours = self.ours and not self.expelled
 
 
 def _fatal(where: str, error: BaseException) -> NoReturn:
@@ -181,6 +187,27 @@ async def test_a_partition_of_another_generation_does_not_fence_its_next_owner()
     scene.ours = False
     assert await scene.partition.run(send(TOPIC)) is NOT_OURS
     assert scene.producer.started == 0
+
+
+async def test_a_zombie_asks_before_it_fences() -> None:
+    """A process that was frozen believes that it is a member: the healthy owner must not be thrown out by it."""
+    scene = Scene()
+    scene.producer.answers = [Unavailable("deadline")]
+    scene.expelled = True
+    assert await scene.partition.run(send(TOPIC)) is NOT_OURS
+    assert scene.producer.started == 0
+
+
+async def test_a_zombie_that_was_fenced_lives_on() -> None:
+    """It joins again; only a partition that is ours by the brokers' word must not be fenced."""
+    scene = Scene()
+    scene.producer.answers = [Fenced("a newer one")]
+    scene.expelled = True
+    assert await scene.partition.run(send(TOPIC)) is NOT_OURS
+    scene = Scene()
+    scene.producer.answers = [Fenced("a newer one")]
+    with pytest.raises(AssertionError, match="fenced while it is ours"):
+        await scene.partition.run(send(TOPIC))
 
 
 async def test_closing_does_not_wait_for_look_ups() -> None:

@@ -1,0 +1,41 @@
+"""A staged transaction as record batches: what goes to which partition of which topic."""
+
+from __future__ import annotations
+
+import zlib
+
+from dlq_stream.core.ids import murmur2
+from dlq_stream.runtime.ports import Batch, OutRecord
+from dlq_stream.runtime.transaction import Output, StagedTransaction, growth_bytes_max
+
+
+def batches_of(
+    tx: StagedTransaction, app_id: str, row_bytes_max: int, one_by_one: set[str]
+) -> tuple[list[Batch], list[str]]:
+    """Outputs by destination, then the changelogs of the tables named in the second value, last and in order."""
+    by_target: dict[tuple[str, int], list[OutRecord]] = {}
+    for out in tx.outputs:
+        by_target.setdefault((out.topic, _partition_of(tx, out)), []).append(out.record)
+    batches = []
+    for (topic, partition), records in by_target.items():
+        known = tx.destination(topic)
+        bytes_max = known.record_bytes_max if known is not None else row_bytes_max
+        batches.append(Batch(topic, partition, records, bytes_max, one_by_one=topic in one_by_one))
+    tables = [table for table, rows in tx.writes.items() if rows]
+    for table in tables:
+        rows = [(key, value, ()) for key, value in tx.writes[table].items()]
+        bytes_max = row_bytes_max - growth_bytes_max(row_bytes_max)
+        batches.append(Batch(f"{app_id}-{table}-changelog", tx.partition, rows, bytes_max, compress=True))
+    return batches, tables
+
+
+def _partition_of(tx: StagedTransaction, out: Output) -> int:
+    """As Kafka's default partitioner by key; without a key by content, so that staging again decides the same."""
+    known = tx.destination(out.topic)
+    count = known.partitions if known is not None and known.partitions else tx.partitions
+    if out.partition is not None and out.partition < count:
+        return out.partition
+    key, value, _ = out.record
+    if key is not None:
+        return (murmur2(key) & 0x7FFFFFFF) % count
+    return zlib.crc32(value or b"") % count
