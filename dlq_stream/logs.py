@@ -68,10 +68,11 @@ def without_service_chatter(record: logging.LogRecord) -> bool:
 
 
 class WithoutRepeats:
-    """Let each of aiokafka's complaints about a topic through once in `REPEAT_SECONDS`.
+    """Let each of aiokafka's complaints through once in `REPEAT_SECONDS`.
 
-    A client that looks for a topic which is gone complains at every look, many times a second.  At most
-    `COMPLAINTS_MAX` complaints are remembered; beyond it all are forgotten, and said again.
+    A client that looks for a topic which is gone, or for a broker that is away, complains at every look: a hundred
+    times a second, and there is a client for each partition.  At most `COMPLAINTS_MAX` complaints are remembered;
+    beyond it all are forgotten, and said again.
     """
 
     def __init__(self) -> None:
@@ -79,7 +80,7 @@ class WithoutRepeats:
 
     def __call__(self, record: logging.LogRecord) -> bool:
         """Whether to let this record through."""
-        if not record.name.startswith("aiokafka.cluster"):
+        if not record.name.startswith("aiokafka"):
             return True
         complaint = record.getMessage()
         if record.created - self._said.get(complaint, -REPEAT_SECONDS) < REPEAT_SECONDS:

@@ -104,6 +104,15 @@ def test_complaints_about_a_topic_are_said_once(stream: io.StringIO, monkeypatch
     assert [line.split()[4] for line in stream.getvalue().splitlines()] == ["a", "b", "c", "a"]
 
 
+def test_an_outage_fills_no_disk(stream: io.StringIO) -> None:
+    """Every client of every partition tries to connect, many times a second."""
+    logs.set_up("text", "info", stream)
+    for _ in range(100):
+        logging.getLogger("aiokafka").error("Unable connect to node with id %s", 1)
+        logging.getLogger("aiokafka.producer.sender").warning("Cannot send")
+    assert len(stream.getvalue().splitlines()) == 2
+
+
 def test_setting_up_twice_writes_once(stream: io.StringIO) -> None:
     """Whoever was there before is replaced."""
     logs.set_up("text", "info", io.StringIO())
