@@ -26,6 +26,7 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from dlq_stream.kafka import no_topic_creation
+from dlq_stream.runtime import compression
 from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, OutcomeUnknown, Refusal, Unavailable, Written
 
 log = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class KafkaProducer:
         request_bytes_max: int,
         missing: Callable[[Collection[str]], Awaitable[bool]],
     ) -> None:
+        compression.install()
         self._id = transactional_id
         self._group = group
         self._partition = partition

@@ -30,6 +30,8 @@ BLOCK_CACHE_BYTES = 64 << 20
 """Block cache, shared by all partitions of the process."""
 WRITE_BUFFER_BYTES = 16 << 20
 """Memtable per partition; there are at most two."""
+MEMTABLE_BLOOM = 0.02
+"""Part of a memtable that tells which keys are not in it: a new message's row is looked for first, and is nowhere."""
 OPEN_FILES_MAX = 256
 """Open files per partition."""
 
@@ -48,6 +50,8 @@ def _options() -> Any:
     options.set_block_based_table_factory(table)
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
+    options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM)
+    options.set_memtable_whole_key_filtering(True)
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_keep_log_file_num(2)
     return options
