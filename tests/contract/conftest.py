@@ -13,7 +13,7 @@ from tests.contract.harness import IMPLEMENTATIONS, Harness, Subject
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
     """A harness of the implementation under test."""
     make: Any = request.param
-    made: Harness = make()
+    made: Harness = make(request)
     yield made
     await made.close()
 

@@ -1,7 +1,7 @@
 """What the contract suite needs of an implementation of `Transaction`, and the implementations it runs on.
 
-To register another one, write a class with the shape of `Harness` and add it to `IMPLEMENTATIONS` as a `pytest.param`
-with its marks (``marks=pytest.mark.kafka`` where it needs a broker).
+To register another one, write a class with the shape of `Harness` and add a function that makes one to
+`IMPLEMENTATIONS`, as a `pytest.param` with its marks; it is given pytest's request, for whatever fixtures it needs.
 """
 
 from __future__ import annotations
@@ -112,6 +112,19 @@ class MemoryHarness:
         return None
 
 
+def memory(request: pytest.FixtureRequest) -> Harness:
+    """The obviously right one."""
+    return MemoryHarness()
+
+
+def kafka(request: pytest.FixtureRequest) -> Harness:
+    """The real one, on the session's broker."""
+    from tests.contract.kafka_harness import KafkaHarness
+
+    return KafkaHarness(request.getfixturevalue("kafka").bootstrap)
+
+
 IMPLEMENTATIONS: list[Any] = [
-    pytest.param(MemoryHarness, id="memory"),
+    pytest.param(memory, id="memory"),
+    pytest.param(kafka, id="kafka", marks=pytest.mark.kafka),
 ]
