@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ class Chaos:
         self._world = world
         self._random = world.random_of("chaos")
         self._produced = 0
+        self._resets: list[asyncio.Task[None]] = []
         self._steps: list[tuple[Step, float]] = [
             (self.produce, 20),
             (self.order, 12),
@@ -193,8 +195,9 @@ class Chaos:
 
     def replay_topics(self) -> None:
         """An operator stops all workers and resets the group to the beginning of what the topics still hold."""
-        self._world.reset_wanted = self._random.choice((FAILURES, COMMANDS))
-        self._note(f"wants to reset the offsets of {self._world.reset_wanted}")
+        topic = self._random.choice((FAILURES, COMMANDS))
+        if not self._world.resetting.locked():
+            self._resets.append(asyncio.ensure_future(self._world.reset_offsets(topic)))
 
     def oldest_retained(self, topic: str, partition: int) -> int:
         """The topics are kept for less time than closed messages, half of it."""

@@ -61,7 +61,7 @@ class World:
         self.pause = 0.0
         self.under_way = 0
         self.partitions: list[Partition] = []
-        self.reset_wanted = ""
+        self.resetting = asyncio.Lock()
         self._steps = steps
         self._random = self.random_of("world")
         self.losses = self._random.choice((0.0, 0.0, 0.002, 0.01))
@@ -206,19 +206,16 @@ class World:
             await asyncio.sleep(random.choice((0.05, random.uniform(0.0, RESTART_SECONDS_MAX), 12.0)))
             if self.crashes and random.random() < 0.15:
                 worker.damage()
-            await self._reset_if_wanted()
+            async with self.resetting:  # nobody starts while offsets are being reset
+                pass
 
-    async def _reset_if_wanted(self) -> None:
-        """Offsets can be reset only while nobody is in the group, so everybody waits for that."""
-        topic = self.reset_wanted
-        if not topic:
-            return
-        for worker in self.workers:
-            if worker.alive and worker.process is not None:
-                worker.process.life.kill("stopped for a reset of offsets")
-        await asyncio.sleep(3.5)  # what was in flight has arrived
-        if self.reset_wanted == topic:
-            self.reset_wanted = ""
+    async def reset_offsets(self, topic: str) -> None:
+        """Offsets can be reset only while nobody is in the group, so everybody is stopped for that."""
+        async with self.resetting:
+            for worker in self.workers:
+                if worker.alive and worker.process is not None:
+                    worker.process.life.kill("stopped for a reset of offsets")
+            await asyncio.sleep(4.0)  # what was in flight has arrived
             places = [(topic, number) for number in range(PARTITIONS)]
             known = {place: self.broker.committed_offset(*place) for place in places}
             positions = [(place, min(known[place], self.chaos.oldest_retained(*place))) for place in places]
@@ -234,7 +231,6 @@ class World:
         self.crashes = False
         self.losses = self.lost_polls = self.repeated_polls = 0.0
         self.away_until = 0.0
-        self.reset_wanted = ""
         for agent in self.agents:
             agent.calm = True
         for worker in self.workers:
