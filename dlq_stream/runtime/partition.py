@@ -327,8 +327,13 @@ class Partition:
     async def _find_out_what_is_silent(self, tx: StagedTransaction, error: Unavailable) -> None:
         """A destination that went away in mid-flight looks like brokers that do not answer."""
         if not self.closed:
-            await self._destinations.look_up({out.topic for out in tx.outputs})
+            topics = {out.topic for out in tx.outputs}
+            await self._destinations.look_up(topics)
             self._put_off(error.silent)
+            for topic in topics:
+                known = self._destinations.known(topic)
+                if topic.startswith(self._own_prefix) and known is not None and known.refusal == "missing":
+                    raise RuntimeError(f"our own topic {topic!r} is gone")  # waiting does not bring it back
 
     async def _rest(self, seconds: float) -> None:
         """A pause, which a closed partition does not make."""

@@ -157,6 +157,20 @@ async def test_what_a_look_up_finds_says_more_than_silence() -> None:
     assert scene.destinations.refused == {TOPIC: "missing"}
 
 
+async def test_a_topic_of_ours_that_is_gone_ends_the_process() -> None:
+    """Waiting does not bring it back; the next start says what to do."""
+    scene = Scene()
+    scene.destinations.refused["app-quarantine"] = "missing"
+
+    def stage(tx: Transaction) -> None:
+        tx.send("app-quarantine", b"key", b"value", (), 0)
+
+    scene.producer.answers = [Unavailable("gone")]
+    with pytest.raises(AssertionError, match="turn of partition 0") as ended:
+        await scene.partition.run(stage)
+    assert "'app-quarantine' is gone" in str(ended.value.__cause__)
+
+
 async def test_brokers_that_are_away_put_nothing_off() -> None:
     """The same is staged again until it is written."""
     scene = Scene()
