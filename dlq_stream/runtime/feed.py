@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.runtime.partition import Fatal, Missed, Partition
+from dlq_stream.runtime.outcomes import Fatal, Missed
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Run
 
 log = logging.getLogger(__name__)

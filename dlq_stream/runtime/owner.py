@@ -15,7 +15,8 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from dlq_stream.runtime.feed import Apply, BatchLimits, BatchSize, Feed, Seek
-from dlq_stream.runtime.partition import Fatal, Partition
+from dlq_stream.runtime.outcomes import Fatal
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Destinations, Fenced, Run
 from dlq_stream.runtime.timers import PartitionTimer, TimerSpec
 

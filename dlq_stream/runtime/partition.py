@@ -27,20 +27,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import UNAVAILABLE, Transaction
 from dlq_stream.runtime.batches import batches_of
+from dlq_stream.runtime.outcomes import NOT_OURS, Fatal, Identification, Missed, NotOurs, Rejected, Watcher, Work
 from dlq_stream.runtime.ports import (
-    Batch,
     Changelog,
     Clock,
     Destinations,
     Fenced,
     Producer,
-    Refusal,
     Run,
     Store,
     Unavailable,
@@ -57,56 +55,6 @@ BACKOFF_SECONDS_MAX = 2.0
 
 REJECTIONS_MAX = 200
 """Refused tries of one turn before they count as unexpected: each try learns something, so a batch needs fewer."""
-
-
-Fatal: TypeAlias = Callable[[str, BaseException], NoReturn]
-"""Ends the process, given where and why; see `dlq_stream.runtime.crash`."""
-
-
-class Watcher(Protocol):
-    """Told after a commit, with its index entries at hand; timers are."""
-
-    def committed(self, tx: StagedTransaction) -> None:
-        """Look at what was committed; must not raise."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Identification:
-    """Which partition this is, of how many, and under which generation of the group it was assigned."""
-
-    number: int
-    partitions: int
-    generation: int
-    app_id: str
-
-
-class NotOurs:
-    """What a turn returns when nothing was done: the partition is not ours any more, or everything was known."""
-
-
-NOT_OURS: Final = NotOurs()
-
-
-@dataclass(frozen=True, slots=True)
-class Missed:
-    """Records between ``position`` and the run that was delivered never arrived: read on from there."""
-
-    topic: str
-    partition: int
-    position: int
-
-
-Work: TypeAlias = tuple[Callable[[Transaction], T], Mapping[str, int]]
-
-
-class _Rejected(Exception):
-    """The transaction is void because of these refusals of these batches."""
-
-    def __init__(self, refusals: Sequence[Refusal], batches: Sequence[Batch]) -> None:
-        super().__init__(refusals)
-        self.refusals = refusals
-        self.records = {(batch.topic, batch.partition): batch.records for batch in batches}
 
 
 async def _known() -> None:
@@ -258,7 +206,7 @@ class Partition:
                 await self._commit(tx, offsets, one_by_one)
                 self.expected.update(offsets)
                 return result
-            except _Rejected as rejected:
+            except Rejected as rejected:
                 rejections += 1
                 self._learn(rejected, refused, one_by_one)
             except Unavailable as error:
@@ -289,7 +237,7 @@ class Partition:
             batches, tables = batches_of(tx, self.who.app_id, self._row_bytes_max, one_by_one)
             written = await self._producer.write(batches, offsets)
             if written.refusals:
-                raise _Rejected(written.refusals, batches)
+                raise Rejected(written.refusals, batches)
             await self._producer.commit()
             last = dict(zip(tables, written.last_offsets[len(batches) - len(tables) :], strict=True))
             if last:
@@ -308,7 +256,7 @@ class Partition:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    def _learn(self, rejected: _Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
+    def _learn(self, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
         """Remember refusals so that the next staging decides with them."""
         for refusal in rejected.refusals:
             if refusal.topic.startswith(self._own_prefix):

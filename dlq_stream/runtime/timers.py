@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Transaction
-from dlq_stream.runtime.partition import Fatal, NotOurs, Partition
+from dlq_stream.runtime.outcomes import Fatal, NotOurs
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Destinations
 from dlq_stream.runtime.transaction import StagedTransaction
 

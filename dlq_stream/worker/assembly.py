@@ -17,8 +17,9 @@ from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.crash import crash, refuse
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import RUNS_WAITING_MAX, BatchLimits
+from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.owner import Owner
-from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.process import Worker
 from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore

@@ -13,7 +13,8 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.kafka import split_brokers
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.destinations import DestinationCache
-from dlq_stream.runtime.partition import Identification, NotOurs, Partition
+from dlq_stream.runtime.outcomes import Identification, NotOurs
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore
 from dlq_stream.runtime.topic_source import KafkaTopicSource

@@ -10,7 +10,8 @@ from typing import Any, NoReturn
 
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.transaction import Destination
-from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.outcomes import Identification
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Batch, Run, Written
 from dlq_stream.tables import messages
 from dlq_stream.tables.messages import Message

@@ -22,7 +22,7 @@ from dlq_stream.runtime.feed import (
     joined,
     size_of,
 )
-from dlq_stream.runtime.partition import NOT_OURS, Missed
+from dlq_stream.runtime.outcomes import NOT_OURS, Missed
 from dlq_stream.runtime.ports import Run
 from tests.core.received import Received
 

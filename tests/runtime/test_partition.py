@@ -13,7 +13,7 @@ from dlq_stream.core.ids import murmur2
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime import partition as module
-from dlq_stream.runtime.partition import NOT_OURS, Missed
+from dlq_stream.runtime.outcomes import NOT_OURS, Missed
 from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, Refusal, Run, Unavailable, Written
 from dlq_stream.tables import messages, stats
 from tests.runtime.fakes import INPUT, Ended, Scene, in_virtual_time, key, row, run_of

@@ -10,7 +10,8 @@ import pytest
 
 from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.runtime import partition as module
-from dlq_stream.runtime.partition import NOT_OURS, Identification, Partition
+from dlq_stream.runtime.outcomes import NOT_OURS, Identification
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Batch, Fenced, Refusal, Unavailable, Written
 
 TOPIC, OTHER = "orders", "invoices"

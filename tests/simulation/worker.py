@@ -14,8 +14,9 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import Apply, BatchLimits
+from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.owner import Owner, Poll
-from dlq_stream.runtime.partition import Identification, Partition
+from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Fenced, OutcomeUnknown, Run
 from dlq_stream.runtime.timers import NextLook, TimerSpec
 from tests.simulation.broker import Place

@@ -1,0 +1,63 @@
+"""What a turn of a partition is made of, and what it can come to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NoReturn, Protocol, TypeAlias, TypeVar
+
+from dlq_stream.core.transaction import Transaction
+from dlq_stream.runtime.ports import Batch, Refusal
+from dlq_stream.runtime.transaction import StagedTransaction
+
+T = TypeVar("T")
+
+Fatal: TypeAlias = Callable[[str, BaseException], NoReturn]
+"""Ends the process, given where and why; see `dlq_stream.runtime.crash`."""
+
+
+class Watcher(Protocol):
+    """Told after a commit, with its index entries at hand; timers are."""
+
+    def committed(self, tx: StagedTransaction) -> None:
+        """Look at what was committed; must not raise."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Identification:
+    """Which partition this is, of how many, and under which generation of the group it was assigned."""
+
+    number: int
+    partitions: int
+    generation: int
+    app_id: str
+
+
+class NotOurs:
+    """What a turn returns when nothing was done: the partition is not ours any more, or everything was known."""
+
+
+NOT_OURS: Final = NotOurs()
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Records between ``position`` and the run that was delivered never arrived: read on from there."""
+
+    topic: str
+    partition: int
+    position: int
+
+
+Work: TypeAlias = tuple[Callable[[Transaction], T], Mapping[str, int]]
+"""What a turn stages, and the positions by source topic that become consumed with it."""
+
+
+class Rejected(Exception):
+    """The transaction is void because of these refusals of these batches."""
+
+    def __init__(self, refusals: Sequence[Refusal], batches: Sequence[Batch]) -> None:
+        super().__init__(refusals)
+        self.refusals = refusals
+        self.records = {(batch.topic, batch.partition): batch.records for batch in batches}
