@@ -29,7 +29,7 @@ T = TypeVar("T")
 PARTITIONS = 4
 ROW_BYTES_MAX = 50_000
 DAY_MS = 86_400_000
-TAGS = {spec.name: spec.tag for spec in (*TABLES, *INDEXES)}
+TAGS = {spec.name: spec.tag for spec in TABLES} | {spec.name: spec.tag for spec in INDEXES}
 
 
 class SetClock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -182,7 +183,7 @@ async def test_a_refusal_of_several_records_is_narrowed_down_one_by_one() -> Non
         return Written(refusals=[Refusal(ORDERS, 0, "too-large", refused)])
 
     scene.producer.on_write += [answer] * 3
-    refused = await scene.partition.run(sending(b"a", b"b", b"c", b"d"))
+    refused: Any = await scene.partition.run(sending(b"a", b"b", b"c", b"d"))
     assert [text[:4] for text in refused] == ["b'b'", "b'd'"]
     assert asked == [False, True, True]
     assert scene.producer.sent(ORDERS) == [b"a", b"c"]
@@ -302,7 +303,8 @@ async def test_an_unknown_outcome_ends_the_process() -> None:
 async def test_fenced_while_it_is_ours_ends_the_process(step: str) -> None:
     """Two workers believe that they own it: one of them must go."""
     scene = Scene()
-    {"write": scene.producer.on_write, "commit": scene.producer.on_commit}[step].append(Fenced("epoch"))
+    answers: Any = {"write": scene.producer.on_write, "commit": scene.producer.on_commit}[step]
+    answers.append(Fenced("epoch"))
     with pytest.raises(Ended):
         await scene.partition.run(put_row)
     assert not stored(scene)
@@ -436,9 +438,7 @@ async def test_urgent_turns_go_before_others_that_wait() -> None:
         order.append(name)
         put_row(tx)
 
-    await asyncio.gather(
-        *(scene.partition.run(lambda tx, name=name: stage(tx, name), urgent=urgent) for name, urgent in turns)
-    )
+    await asyncio.gather(*(scene.partition.run(partial(stage, name=name), urgent=urgent) for name, urgent in turns))
     assert order == ["first", "tick", "batch"]
 
 
@@ -446,7 +446,7 @@ async def test_urgent_turns_go_before_others_that_wait() -> None:
 async def test_the_clock_never_runs_backwards() -> None:
     """A machine's clock is set; what was due stays due."""
     scene = Scene()
-    before = await scene.partition.run(lambda tx: tx.now_ms)
+    before: Any = await scene.partition.run(lambda tx: tx.now_ms)
     scene.clock.base_ms -= 60_000
     assert await scene.partition.run(lambda tx: tx.now_ms) == before
     scene.clock.base_ms += 120_000
@@ -458,7 +458,7 @@ async def test_committed_rows_are_read_in_chunks() -> None:
     """Those of one table, in order, each once."""
     scene = Scene()
     for number in range(7):
-        await scene.partition.run(lambda tx, number=number: put_row(tx, number))
+        await scene.partition.run(partial(put_row, number=number))
     await scene.partition.run(lambda tx: tx.put("stats", stats.stats_key("q", 0), b"\1\0"))
     found = [found for found, _ in scene.partition.committed_rows(messages.TABLE.tag, chunk=3)]
     assert found == [key(number) for number in range(7)]
@@ -485,7 +485,12 @@ async def test_records_without_a_key_stay_where_they_were_staged_first() -> None
     """Or a refusal could not be matched with its record."""
     scene = Scene()
     scene.producer.on_write.append(Unavailable("away"))
-    await scene.partition.run(lambda tx: [tx.send(ORDERS, None, b"%d" % n, ()) for n in range(20)])
+
+    def stage(tx: Transaction) -> None:
+        for number in range(20):
+            tx.send(ORDERS, None, b"%d" % number, ())
+
+    await scene.partition.run(stage)
     first, second = [sorted((b.partition, len(b.records)) for b in batches) for batches in scene.producer.written]
     assert first == second
     assert len(first) > 1

@@ -76,7 +76,8 @@ def later_rows(tx: Transaction) -> None:
 
 async def state_of(subject: KafkaSubject) -> State:
     """All rows and index entries."""
-    return {spec.name: await subject.scan(spec.name, b"", EVERYTHING, 10_000) for spec in (*TABLES, *INDEXES)}
+    names = [spec.name for spec in TABLES] + [spec.name for spec in INDEXES]
+    return {name: await subject.scan(name, b"", EVERYTHING, 10_000) for name in names}
 
 
 @pytest_asyncio.fixture
