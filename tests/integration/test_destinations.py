@@ -85,16 +85,16 @@ async def test_a_topic_that_is_deleted_in_mid_flight(app: App) -> None:
     assert await app.read(doomed) == []
 
 
-async def set_record_limit(app: App, topic: str, bytes_max: int) -> None:
-    """Change what a topic takes."""
-    configs = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(bytes_max)}
+async def alter(app: App, topic: str, setting: str, value: int) -> None:
+    """Change a source topic as its owner might."""
+    configs = {"message.timestamp.type": "LogAppendTime", setting: str(value)}
     async with admin(app.bootstrap) as client:
         await client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs)])
 
-    async def limit() -> str:
-        return (await topic_config(app.bootstrap, topic))["max.message.bytes"]
+    async def config() -> dict[str, str]:
+        return await topic_config(app.bootstrap, topic)
 
-    await eventually(limit, wanted=lambda seen: seen == str(bytes_max))
+    await eventually(config, wanted=lambda seen: seen[setting] == str(value))
 
 
 async def test_unusable_targets_among_good_ones_in_one_batch(broker: LocalKafka, make_app: MakeApp) -> None:
@@ -108,11 +108,11 @@ async def test_unusable_targets_among_good_ones_in_one_batch(broker: LocalKafka,
     good, forbidden, tiny, shrunk = [await app.source() for _ in range(4)]
     topics = (good, forbidden, tiny, shrunk)
     failed = await app.produced(*(Outgoing(t, b"%d" % n, b"k") for n in range(COUNT) for t in topics))
-    await set_record_limit(app, tiny, 150)
+    await alter(app, tiny, "max.message.bytes", 150)
     await app.send(*(app.failure(each, retry_after_ms=5_000) for each in failed))
     await eventually(app.status, wanted=lambda told: told["total"]["pending"] == len(failed))
     await forbid(app.bootstrap, forbidden, WRITE)
-    await set_record_limit(app, shrunk, 150)
+    await alter(app, shrunk, "max.message.bytes", 150)
     os.kill(worker.pid, signal.SIGSTOP)
     due_ms = max(row.due_ms or 0 for row in (await app.rows()).values())
     assert len(await app.read(good)) == COUNT, "nothing is due yet"

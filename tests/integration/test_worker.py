@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 import urllib.error
 import urllib.request
@@ -31,6 +33,8 @@ READY_SECONDS_MAX = 3.0
 
 SESSION_SECONDS = 6.0
 """The shortest that brokers allow."""
+
+EXIT_CRASH_ONLY = 70
 
 FAUST: Sequence[str] = (sys.executable, "-m", "faust", "-A", "dlq_stream.worker.app", "worker", "--loglevel", "info")
 
@@ -125,6 +129,30 @@ async def test_a_second_worker_takes_a_share_and_gives_it_back(kafka: LocalKafka
     deliveries = by_id(await app.until(source, 2 * len(records)))
     assert all(sorted(map(attempt_of, each)) == [0, 1] for each in deliveries.values())
     assert first.code is None
+
+
+async def test_a_worker_that_is_frozen_and_thaws(kafka: LocalKafka, make_app: MakeApp) -> None:
+    """Longer than its session lasts, in the middle of its work: another one takes over, and it does no harm after."""
+    app = await make_app(kafka, session_timeout_seconds=SESSION_SECONDS)
+    first, second = await app.worker().start(), await app.worker().start()
+    await first.ready(times=2)
+    source = await app.source()
+    records = await app.produced(*(Outgoing(source, b"v", b"k%d" % n) for n in range(400)))
+    await app.send(*(app.failure(each, retry_after_ms=20 * n) for n, each in enumerate(records)))
+    await eventually(lambda: app.read(source), wanted=lambda found: len(found) > len(records))
+    os.kill(first.pid, signal.SIGSTOP)
+    await second.said("ready: partitions [0, 1, 2, 3]")
+    await eventually(lambda: app.read(source), wanted=lambda found: len(found) > 1.6 * len(records))
+    os.kill(first.pid, signal.SIGCONT)
+    deliveries = by_id(await app.until(source, 2 * len(records), seconds=60))
+    assert all(sorted(map(attempt_of, each)) == [0, 1] for each in deliveries.values())
+    await app.figures(source, retrying=len(records), total_retries=len(records), total_failures=len(records))
+    if first.code is None:
+        await first.ready(times=3)  # a member again, with a share
+        await second.ready(times=3)
+    print(f"exits after a freeze: of the frozen {first.code}, of the other {second.code}")
+    assert first.code in (None, EXIT_CRASH_ONLY)
+    assert second.code is None
 
 
 async def test_one_data_directory_is_for_one_worker(kafka: LocalKafka, make_app: MakeApp) -> None:
