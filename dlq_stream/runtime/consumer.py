@@ -95,6 +95,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         generation: int = self._ensure_consumer()._coordinator.generation
         return generation
 
+    def unknown(self, topics: Iterable[str]) -> list[str]:
+        """Which of these topics are not in the cluster, as far as we know."""
+        cluster = self._ensure_consumer()._client.cluster
+        return sorted(topic for topic in topics if not cluster.partitions_for_topic(topic))
+
     def membership_problem(self) -> BaseException | None:
         """What ended the task that keeps us in the group, if it has ended by itself."""
         coordinator = getattr(self._consumer, "_coordinator", None)
@@ -172,6 +177,10 @@ class Consumer(driver.Consumer):
     def generation(self) -> int:
         """The group's generation that we belong to, as far as we know; -1 where we were expelled."""
         return self._thread.generation
+
+    def unknown(self, topics: Iterable[str]) -> list[str]:
+        """Which of these topics the consumer knows nothing of."""
+        return self._thread.unknown(topics)
 
     async def read_from(self, topic: str, partition: int, position: int) -> None:
         """Read on from ``position``."""

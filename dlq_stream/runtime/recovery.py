@@ -39,7 +39,7 @@ class Recovery(FaustRecovery):
         self._still(generation)
         lacking = self._lacking(consumer)
         if lacking:
-            self.app.fatal("the assignment", RuntimeError(f"lacks {', '.join(lacking)}: was a topic deleted?"))
+            self.app.fatal("the assignment", RuntimeError(f"lacks {', '.join(lacking)}: does the topic exist?"))
         try:
             await self.app.owner.open({tp.partition for tp in tps}, generation)
         except Interrupted as error:
@@ -52,13 +52,14 @@ class Recovery(FaustRecovery):
         self._nothing_left(tps, destination)
 
     def _lacking(self, consumer: Any) -> list[str]:
-        """Removes: a topic that was deleted is left out of the assignment, and the worker idles as if all was well.
+        """Removes: a topic that is not known is left out of the assignment, and the worker idles as if all was well.
 
-        Every partition comes with that of each topic that agents read, and of each changelog.
+        It was deleted, or the brokers were silent while the group was joined.  Every partition comes with that of each
+        topic that agents read, and of each changelog.
         """
         assigned = {(tp.topic, tp.partition) for tp in consumer.assignment()}
         topics = {*self.app.topics._topic_name_index, *self.app.tables.changelog_topics}
-        return sorted(
+        return consumer.unknown(topics) or sorted(
             f"{topic}-{number}"
             for topic in topics
             for number in {number for _, number in assigned}
