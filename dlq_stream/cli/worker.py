@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import Any
+from types import FrameType
+from typing import Any, NoReturn
 
 import click
 
@@ -30,11 +31,29 @@ def command(**options: Any) -> None:
 
 def _work(settings: Settings) -> int:
     """Run the worker; a signal before it has handlers of its own (brokers are waited for) is a clean end, too."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    early = _Signals()
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, early)
     try:
         from dlq_stream.worker.run import main
 
-        return main(settings)
+        return main(settings, early.check)
     except KeyboardInterrupt:
         log.info("told to stop before this worker had joined")
         return 0
+
+
+class _Signals:
+    """Interrupts whatever runs, and remembers it: Python drops what is raised while it runs a finalizer."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> NoReturn:
+        self._came = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raise KeyboardInterrupt if a signal has come."""
+        if self._came:
+            raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import socket
+from collections.abc import Callable
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.runtime.crash import EXIT_CRASH_ONLY
@@ -20,9 +21,10 @@ COLLECTED_AFTER_OBJECTS = 50_000
 """How many objects may come to be before Python looks for cycles among them; a poll of records is half of that."""
 
 
-def main(settings: Settings) -> int:
+def main(settings: Settings, check_signals: Callable[[], None]) -> int:
     """Run a worker until SIGTERM or SIGINT; returns the exit code, 0 or 70.
 
+    ``check_signals`` raises KeyboardInterrupt if one of them came before there were handlers for them.
     Raises `ConfigurationError` or `BrokersUnavailable` when it cannot start; then it has joined nothing.
     """
     settings = settings.model_copy(update={"web_port": free_port(settings.web_port)})
@@ -35,6 +37,7 @@ def main(settings: Settings) -> int:
     worker = Worker(app, loop=loop, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # logs are for machines too
     spare_the_collector()
+    check_signals()
     try:
         worker.execute_from_commandline()
     except SystemExit as exit_:

@@ -160,10 +160,15 @@ class Worker:
         assert found is not None
         return found
 
-    async def stop(self) -> tuple[int, float]:
-        """SIGTERM; returns exit code and seconds."""
+    @property
+    def data(self) -> Path:
+        """Where its local state is."""
+        return Path(self.environment["DLQ_DATA_DIR"])
+
+    async def stop(self, signal_: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """SIGTERM or SIGINT; returns exit code and seconds."""
         began = time.monotonic()
-        os.kill(self.pid, signal.SIGTERM)
+        os.kill(self.pid, signal_)
         return await self.ended(STOP_SECONDS_MAX * loaded_factor()), time.monotonic() - began
 
     async def kill9(self) -> None:

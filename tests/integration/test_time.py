@@ -154,6 +154,28 @@ async def test_retention_takes_what_is_closed_and_nothing_else(kafka: LocalKafka
     assert set(await app.rows()) == kept - {id_of(waiting)}
 
 
+async def test_a_message_without_its_record_is_stuck_and_alone(kafka: LocalKafka, make_app: MakeApp) -> None:
+    """What a timer cannot process leaves the due index, keeps its status, is counted, and waits for an operator."""
+    app = await make_app(kafka)
+    worker = await app.worker().start()
+    source = await app.source()
+    broken, sound = [await failed(app, source, value, retry_after_ms=4_000) for value in (b"broken", b"sound")]
+    await app.figures(source, pending=2)
+    await worker.stop()
+    changelog = app.topic("attempts-changelog")
+    (row,) = (each for each in await app.read(changelog) if each.key.startswith(bytes.fromhex(id_of(broken))))
+    await app.send(Outgoing(changelog, None, row.key, partition=row.partition))
+    await worker.start()
+    retry = (await app.until(source, 3))[-1]
+    assert id_of(retry) == id_of(sound)
+    stuck = await app.row(id_of(broken), status="pending", due_ms=None)
+    assert "original record, is missing" in stuck.stuck_reason
+    await app.figures(source, pending=1, retrying=1, stuck=1)
+    assert worker.code is None
+    await app.send(app.command("resolve", id_of(broken), revision=stuck.revision))
+    await app.figures(source, pending=0, resolved=1, stuck=0)
+
+
 async def test_reading_all_input_again_changes_nothing(kafka: LocalKafka, make_app: MakeApp) -> None:
     """With the group's offsets reset to the beginning, no retry or dead letter is written twice, and no row changes."""
     app = await make_app(kafka, max_retries=1)

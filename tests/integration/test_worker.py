@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import urllib.error
@@ -58,23 +59,41 @@ async def is_refused(worker: Worker, *words: str) -> None:
 
 
 async def test_a_worker_comes_back_quickly(kafka: LocalKafka, make_app: MakeApp) -> None:
-    """With a stable instance id within seconds, however it ended; its group does not even notice."""
+    """With a stable instance id within seconds, however it ended; what its disk has lost, the changelogs have."""
     app = await make_app(kafka, session_timeout_seconds=30)
     worker = await app.worker("--instance-id", "stable").start()
     source = await some_messages(app)
-    for how in ("SIGTERM", "kill -9"):
+    for how in ("SIGTERM", "kill -9", "kill -9 and the loss of its disk"):
         if how == "SIGTERM":
             code, seconds = await worker.stop()
             print(f"ended {seconds:.2f} s after SIGTERM")
             assert code == 0
         else:
             await worker.kill9()
+        if "disk" in how:
+            shutil.rmtree(worker.data)
         await worker.start(wait_ready=False)
         seconds = await worker.ready()
         print(f"ready {seconds:.2f} s after the start that followed {how}, load factor {loaded_factor():.1f}")
         assert seconds <= READY_SECONDS_MAX * loaded_factor()
         assert "opened partitions [0, 1, 2, 3]" in worker.log
+        assert ("s, 0 rows restored" in worker.log) == ("disk" not in how)
     await app.figures(source, pending=20, retrying=20, total_retries=20)
+
+
+@pytest.mark.parametrize("moment", ["web server on", "opened partitions"])
+async def test_a_worker_may_be_stopped_while_it_starts(kafka: LocalKafka, make_app: MakeApp, moment: str) -> None:
+    """A rolling update does not wait; it ends with 0 all the same, and the next start is a usual one."""
+    app = await make_app(kafka)
+    worker = app.worker()
+    await worker.start(wait_ready=False)
+    await worker.said(moment)
+    code, seconds = await worker.stop()
+    print(f"ended {seconds:.2f} s after SIGTERM while starting")
+    assert code == 0, worker.log
+    assert seconds <= STOP_SECONDS_MAX
+    await worker.start()
+    await some_messages(app)
 
 
 async def test_a_nameless_worker_waits_for_the_session_of_its_former_self(kafka: LocalKafka, make_app: MakeApp) -> None:
@@ -124,7 +143,7 @@ async def test_a_second_worker_takes_a_share_and_gives_it_back(kafka: LocalKafka
     second = await app.worker().start()
     await first.ready(times=2)
     assert second.log.count("ready: partitions []") == 0
-    assert (await second.stop())[0] == 0
+    assert (await second.stop(signal.SIGINT))[0] == 0
     await first.said("ready: partitions [0, 1, 2, 3]", times=2)
     deliveries = by_id(await app.until(source, 2 * len(records)))
     assert all(sorted(map(attempt_of, each)) == [0, 1] for each in deliveries.values())
