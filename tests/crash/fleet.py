@@ -82,10 +82,10 @@ class Worker:
             if not self.stopping:
                 self.start()
 
-    def partitions(self, since: int = 0) -> frozenset[int] | None:
-        """What the last "ready" in its log (from byte ``since`` on) names; None where there is none."""
-        found = _READY.findall(self.text()[since:])
-        return frozenset(map(int, found[-1].split(b","))) if found and found[-1] else frozenset() if found else None
+    def partitions(self, since: int = 0) -> frozenset[int]:
+        """What the last "ready" in its log (from byte ``since`` on) names; nothing where there is none."""
+        ready = _READY.findall(self.text()[since:])
+        return frozenset(int(number) for number in re.findall(rb"\d+", ready[-1] if ready else b""))
 
     def text(self) -> bytes:
         """Its log so far."""
@@ -125,7 +125,7 @@ class Fleet:
         """Wait until every partition is at work on exactly one worker, and every worker has some."""
         deadline = time.monotonic() + READY_SECONDS_MAX
         while True:
-            owned = [worker.partitions() or frozenset() for worker in self.workers.values()]
+            owned = [worker.partitions() for worker in self.workers.values()]
             if all(owned) and sorted(number for each in owned for number in each) == list(range(partitions)):
                 return
             if time.monotonic() > deadline:
@@ -133,12 +133,12 @@ class Fleet:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def kill(self, name: str) -> None:
-        """``kill -9``; returns when the worker is ready again."""
+        """``kill -9``; returns when the worker is ready again, with partitions to work on."""
         worker = self.workers[name]
-        had, written = worker.partitions() or frozenset(), len(worker.text())
+        had, written = worker.partitions(), len(worker.text())
         killed_ms, began = time.time_ns() // 1_000_000, time.monotonic()
         worker.signal(signal.SIGKILL)
-        while worker.partitions(since=written) is None:
+        while not worker.partitions(since=written):
             if time.monotonic() - began > READY_SECONDS_MAX:
                 raise TimeoutError(f"{name} is not ready after its death: {self.last_words()}")
             await asyncio.sleep(LOOK_SECONDS)

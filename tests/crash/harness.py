@@ -210,5 +210,5 @@ async def _evidence(settings: Settings, topics: Topics, app: AppTopics, fleet: F
         quarantine=quarantine,
         committed=await _committed(settings),
         tables=await tables(settings, {worker.name: worker.data for worker in fleet.workers.values()}),
-        owners={number: worker.name for worker in fleet.workers.values() for number in worker.partitions() or ()},
+        owners={number: worker.name for worker in fleet.workers.values() for number in worker.partitions()},
     )

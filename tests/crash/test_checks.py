@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -397,12 +398,28 @@ def test_comparing_counts() -> None:
         ([], 0, 1),
     ],
 )
-def test_wrong_ends_of_processes_are_found(exits: list[int], kills: int, wrong: int, tmp_path: object) -> None:
+def test_wrong_ends_of_processes_are_found(exits: list[int], kills: int, wrong: int, tmp_path: Path) -> None:
     """Only kills may end a worker before its time, each kill ends one, and SIGTERM ends it with 0."""
-    fleet = Fleet(tmp_path, ["a"], {})  # type: ignore[arg-type]
+    fleet = Fleet(tmp_path, ["a"], {})
     fleet.workers["a"].exits = exits
     fleet.comebacks = [Comeback("a", frozenset(), 0, 1.0)] * kills
     assert len(wrong_ends(fleet, (-9,))) == wrong
+
+
+def test_partitions_are_read_from_the_last_line_that_says_ready(tmp_path: Path) -> None:
+    """And only from what was written since, where that is asked."""
+    worker = Fleet(tmp_path, ["a"], {}).workers["a"]
+    assert worker.partitions() == frozenset()
+    worker.log.write_text("x ready: partitions [1, 12]\nx closed\n")
+    assert worker.partitions() == {1, 12}
+    written = len(worker.text())
+    assert worker.partitions(since=written) == frozenset()
+    with worker.log.open("a") as log:
+        log.write("x ready: partitions [3]\n")
+    assert worker.partitions() == worker.partitions(since=written) == {3}
+    with worker.log.open("a") as log:
+        log.write("x ready: partitions []\n")
+    assert worker.partitions() == frozenset()
 
 
 def test_the_first_retry_after_a_kill_is_one_of_that_worker() -> None:
