@@ -13,8 +13,9 @@ import sys
 import traceback
 
 from tests.simulation.coverage import Coverage
+from tests.simulation.names import STEPS
 from tests.simulation.outcome import Outcome
-from tests.simulation.world import STEPS, simulate
+from tests.simulation.world import simulate
 
 
 def main() -> int:

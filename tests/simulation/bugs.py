@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import OutcomeUnknown
 from dlq_stream.runtime.transaction import Bounds, StagedTransaction
+from tests.simulation.names import Conditions
 
 
 class StoreBeforeCommit(Partition):
@@ -102,13 +103,17 @@ class SilenceIsSuccess(Partition):
             await self._patiently(self._producer.start)
 
 
-BUGS: tuple[type[Partition], ...] = (
-    StoreBeforeCommit,
-    OffsetsBeforeState,
-    BoundKept,
-    BoundNeverFalls,
-    RestoredBeforeFenced,
-    ForeignRowsAccepted,
-    GapsAccepted,
-    SilenceIsSuccess,
-)
+SILENCE = Conditions(losses=0.02)
+MOVES = Conditions(doom=False, weights={"move": 20, "kill": 0.5, "stop": 0.5, "freeze": 0, "brokers_away": 0})
+
+BUGS: Mapping[type[Partition], Conditions] = {
+    StoreBeforeCommit: Conditions(),
+    OffsetsBeforeState: Conditions(),
+    BoundKept: MOVES,
+    BoundNeverFalls: Conditions(),
+    RestoredBeforeFenced: Conditions(),
+    ForeignRowsAccepted: SILENCE,
+    GapsAccepted: Conditions(),
+    SilenceIsSuccess: SILENCE,
+}
+"""Each with the conditions under which it shows soonest."""

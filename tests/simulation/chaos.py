@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from dlq_stream.core.commands import Action, Order, encode_command
@@ -25,7 +25,7 @@ Step = Callable[[], None]
 class Chaos:
     """Draws and does one step at a time."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, weights: Mapping[str, float]) -> None:
         self._world = world
         self._random = world.random_of("chaos")
         self._produced = 0
@@ -47,11 +47,12 @@ class Chaos:
             (self.step_clock, 2),
             (self.wait, 8),
         ]
+        self._weights = [weights.get(step.__name__, weight) for step, weight in self._steps]
 
     def step(self) -> None:
         """One step."""
-        steps, weights = zip(*self._steps, strict=True)
-        self._random.choices(steps, weights)[0]()
+        steps = [step for step, _ in self._steps]
+        self._random.choices(steps, self._weights)[0]()
 
     def _note(self, text: str) -> None:
         self._world.note("chaos", text)

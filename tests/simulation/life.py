@@ -60,6 +60,7 @@ class Surroundings(Protocol):
     outcome: Outcome
     coverage: Counter[str]
     losses: float
+    doom: bool
     away_until: float
     crashes: bool
 
@@ -93,7 +94,7 @@ class Life:
         self._thawed = asyncio.Event()
         self._tasks: list[asyncio.Task[Any]] = []
         self._freezes = random.random() < 0.25
-        self._doom = random.choice(POINTS + RARE) if random.random() < 0.5 else ""
+        self._doom = random.choice(POINTS + RARE) if world.doom and random.random() < 0.5 else ""
         if self._freezes and random.random() < 0.5:
             self._doom = "write: in flight"  # the makings of a zombie: it will not know what became of that
         often = self._doom.startswith(("write", "commit", "store"))

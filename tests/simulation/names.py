@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 from dlq_stream.core.policy import Policies, RetryPolicy
 from dlq_stream.topics.names import AppTopics
 
@@ -9,6 +12,9 @@ APP = "dlq-sim"
 PARTITIONS = 3
 TOPICS = AppTopics(APP)
 FAILURES, COMMANDS, QUARANTINE = TOPICS.failures, TOPICS.commands, TOPICS.quarantine
+
+STEPS = 60
+"""What chaos does per seed, unless told otherwise."""
 
 HEAT = "heat"
 OVENS = "ovens"
@@ -35,3 +41,16 @@ POLICIES = Policies(
         ),
     },
 )
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a run is like, where chance shall not decide.
+
+    ``losses``: how many requests or answers get lost; ``doom``: whether processes are meant to die at crash points;
+    ``weights``: how often chaos does what, by the names of its steps.
+    """
+
+    losses: float | None = None
+    doom: bool = True
+    weights: Mapping[str, float] = field(default_factory=dict)

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 import pytest
 
 from dlq_stream.runtime.partition import Partition
-from tests.simulation.bugs import BUGS
+from tests.simulation.bugs import BUGS, MOVES, SILENCE
 from tests.simulation.coverage import Coverage
+from tests.simulation.names import Conditions
 from tests.simulation.world import simulate
 
 BLOCKS = 10
@@ -49,7 +50,15 @@ def test_every_crash_point_occurred(
 @pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.__name__)
 def test_planted_bugs_are_caught(bug: type[Partition]) -> None:
     """The checkers can fail."""
-    assert any(simulate(seed, partition_type=bug).violations for seed in range(BUG_SEEDS))
+    runs = (simulate(seed, partition_type=bug, conditions=BUGS[bug]) for seed in range(BUG_SEEDS))
+    assert any(outcome.violations for outcome in runs)
+
+
+@pytest.mark.parametrize("conditions", [SILENCE, MOVES], ids=["silence", "moves"])
+def test_no_bug_is_caught_where_there_is_none(conditions: Conditions) -> None:
+    """Under the conditions of the planted ones."""
+    for seed in range(20):
+        simulate(seed, conditions=conditions).raise_for_violations()
 
 
 def test_a_seed_is_one_run() -> None:

@@ -32,12 +32,14 @@ from tests.simulation.names import (
     RETENTION_MS,
     SOURCE_PARTITIONS,
     SOURCES,
+    STEPS,
+    Conditions,
 )
 from tests.simulation.outcome import Outcome
 from tests.simulation.ports import EPOCH_MS
 from tests.simulation.worker import Worker
 
-STEPS = 60
+ANY_CONDITIONS = Conditions()
 SETTLE_SECONDS_MAX = 400
 RESTART_SECONDS_MAX = 4.0
 
@@ -47,7 +49,7 @@ CLASSIFIER = Classifier()
 class World:
     """Everything of one run.  ``partition_type`` is `Partition`, unless a bug is planted."""
 
-    def __init__(self, seed: int, steps: int, partition_type: type[Partition]) -> None:
+    def __init__(self, seed: int, steps: int, partition_type: type[Partition], conditions: Conditions) -> None:
         self.seed = seed
         self.loop = virtual.VirtualLoop()
         self.outcome = Outcome(seed)
@@ -55,7 +57,7 @@ class World:
         self.partition_type = partition_type
         self.inputs, self.sources = Feed(), Feed()
         self.crashes = True
-        self.losses = 0.0
+        self.doom = conditions.doom
         self.away_until = 0.0
         self.lost_polls = self.repeated_polls = 0.0
         self.pause = 0.0
@@ -65,6 +67,8 @@ class World:
         self._steps = steps
         self._random = self.random_of("world")
         self.losses = self._random.choice((0.0, 0.0, 0.002, 0.01))
+        if conditions.losses is not None:
+            self.losses = conditions.losses
         self.broker = Broker(self.random_of("broker"), lambda: EPOCH_MS + int(self.loop.time() * 1000))
         self.checker = Checker(self.broker, self.violated, self._clock_of)
         self.broker.decided.append(self._decided)
@@ -85,7 +89,7 @@ class World:
             Agent("agent", self, outcomes=True, polite=True),
             Agent("silent", self, outcomes=False, polite=self._random.random() < 0.7),
         ]
-        self.chaos = Chaos(self)
+        self.chaos = Chaos(self, conditions.weights)
 
     def random_of(self, name: str) -> Random:
         """Chance of its own for everyone, so that no order of tasks changes anybody else's."""
@@ -278,6 +282,11 @@ def _summary(txn: Txn) -> str:
     return f"{dict(counts)} {offsets or ''}"
 
 
-def simulate(seed: int, steps: int = STEPS, partition_type: type[Partition] = Partition) -> Outcome:
+def simulate(
+    seed: int,
+    steps: int = STEPS,
+    partition_type: type[Partition] = Partition,
+    conditions: Conditions = ANY_CONDITIONS,
+) -> Outcome:
     """One run.  The same arguments give the same run."""
-    return World(seed, steps, partition_type).run()
+    return World(seed, steps, partition_type, conditions).run()
