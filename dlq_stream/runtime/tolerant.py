@@ -1,9 +1,12 @@
-"""Reads records whose header names are not UTF-8.
+"""Reads records whose header names are not UTF-8, and not all at once what unfolds to a thousand times its size.
 
 Kafka's protocol says that they are, and brokers do not check.  aiokafka raises for the whole batch then, again at every
 fetch: one such record, which any client in Go or C can write, would stop its partition for ever.  Here the batch is
 read once more in Python, the bytes at fault become question marks, and the record says so in a header of its own
 (`UNDECODABLE`, with the name's bytes), for which the engine quarantines it.
+
+Brokers and fetches limit the compressed size of batches.  A megabyte of them may hold gigabytes of zeros, which any
+client may write; aiokafka unfolds all that one fetch brought of a partition.
 """
 
 from __future__ import annotations
@@ -19,6 +22,10 @@ from aiokafka.record.util import decode_varint
 
 from dlq_stream.core.headers import UNDECODABLE
 
+UNFOLDED_BYTES_MAX = 32 << 20
+"""So much is taken from the compressed batches of one fetch and partition, and one batch more; what is left over is
+fetched again."""
+
 
 def install() -> None:
     """Make this process's aiokafka consumers read through `TolerantRecords`; called twice it does nothing."""
@@ -32,27 +39,29 @@ class TolerantRecords:
         self._data = data
         self._records = MemoryRecords(data)
         self._batches = 0
+        self.unfolded_bytes = 0
 
     def size_in_bytes(self) -> int:
         """Bytes of the fetched data."""
         return int(self._records.size_in_bytes())
 
     def has_next(self) -> bool:
-        """Whether there is another whole batch."""
-        return bool(self._records.has_next())
+        """Whether there is another whole batch, and room for it."""
+        return self.unfolded_bytes < UNFOLDED_BYTES_MAX and bool(self._records.has_next())
 
     def next_batch(self) -> Any:
         """The next batch."""
         self._batches += 1
         batch = self._records.next_batch()
-        return TolerantBatch(batch, self._data, self._batches - 1)
+        return TolerantBatch(batch, self, self._data, self._batches - 1)
 
 
 class TolerantBatch:
     """A batch that is read by aiokafka's fast code, and where that fails once more by `_RepairingBatch`."""
 
-    def __init__(self, batch: Any, data: bytes, position: int) -> None:
+    def __init__(self, batch: Any, home: TolerantRecords, data: bytes, position: int) -> None:
         self._batch = batch
+        self._home = home
         self._data = data
         self._position = position
 
@@ -64,8 +73,11 @@ class TolerantBatch:
 
     def __iter__(self) -> Iterator[Any]:
         done = 0
+        compressed = self._batch.compression_type
         try:
             for record in self._batch:
+                if compressed:
+                    self._home.unfolded_bytes += _size_of(record)
                 yield record
                 done += 1
             return
@@ -82,6 +94,13 @@ class TolerantBatch:
             slices._cache_next()
         assert slices._next_slice is not None
         return bytes(slices._next_slice)
+
+
+def _size_of(record: Any) -> int:
+    size = len(record.key or b"") + len(record.value or b"")
+    for _, value in record.headers:
+        size += len(value or b"")
+    return size
 
 
 class _RepairingBatch(_DefaultRecordBatchPy):

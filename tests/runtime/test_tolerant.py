@@ -11,6 +11,7 @@ from aiokafka.record.memory_records import MemoryRecords
 
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.headers import UNDECODABLE, parse_failure
+from dlq_stream.runtime import tolerant
 from dlq_stream.runtime.tolerant import TolerantRecords
 
 
@@ -64,6 +65,14 @@ def test_a_bad_header_name_harms_no_other_record(codec: int) -> None:
     assert list(bad.headers) == [
         ("dlq-original-topic", b"t"), ("??", b"x"), ("after", b"y"), (UNDECODABLE, b"\xff\xfe")
     ]  # fmt: skip
+
+
+def test_what_unfolds_a_thousandfold_is_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of a fetch is left to the next one; what is not compressed is bounded by the fetch itself."""
+    monkeypatch.setattr(tolerant, "UNFOLDED_BYTES_MAX", 150_000)
+    zeros = (b"k", b"\0" * 80_000, [("h", b"\0" * 20_000)])
+    assert len(read(batch(zeros, codec=DefaultRecordBatch.CODEC_GZIP) * 5)) == 2
+    assert len(read(batch(zeros) * 5)) == 5
 
 
 def test_null_keys_values_and_many_headers_are_walked_over() -> None:
