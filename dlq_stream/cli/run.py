@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn
@@ -51,7 +52,9 @@ log = logging.getLogger(__name__)
 
 def need_extras(command: str, *extras: str) -> None:
     """End with code 2 and one line that says what to install, where a module of these extras is missing."""
-    missing = [module for extra in extras for module in EXTRAS[extra] if find_spec(module) is None]
+    modules = [module for extra in extras for module in EXTRAS[extra]]
+    # Once imported, faust is an object of its own, without the spec that `find_spec` asks for.
+    missing = [module for module in modules if module not in sys.modules and find_spec(module) is None]
     if missing:
         fail(
             f"dlq-stream {command} needs {', '.join(missing)}, not installed here: "
