@@ -7,17 +7,21 @@ settings reach a test; only the place of the launcher's jars stays.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from dlq_stream.logs import THEIRS
 from tests.kafka_fixture import kafka, kafka_factory, missing_prerequisites
 
 __all__ = ["kafka", "kafka_factory"]
 
 IN_CI = os.environ.get("CI", "").lower() in {"true", "1"}
+INTEGRATION = Path(__file__).parent / "integration"
 KAFKA_FIXTURES = {"kafka", "kafka_factory"}
 WITHOUT_KAFKA = pytest.StashKey[list[str]]()
 
@@ -43,10 +47,31 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses a broker's fixture, or kills things, is marked `kafka`; before `-m` chooses."""
+    """Whoever uses a broker's fixture, kills things or stands among the integration tests is marked `kafka`.
+
+    Before `-m` chooses.
+    """
     for item in items:
-        if KAFKA_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("crash"):
+        if (
+            KAFKA_FIXTURES & set(getattr(item, "fixturenames", ()))
+            or item.get_closest_marker("crash")
+            or INTEGRATION in item.path.parents
+        ):
             item.add_marker("kafka")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Generator[None, None, None]:
+    """Commands set logging up for a process of their own; here the next test would not hear its warnings."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    theirs = {name: logging.getLogger(name).level for name in THEIRS}
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+    for name, before in theirs.items():
+        logging.getLogger(name).setLevel(before)
+    logging.captureWarnings(False)
 
 
 @pytest.hookimpl(tryfirst=True)
