@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn
@@ -52,15 +51,20 @@ log = logging.getLogger(__name__)
 
 def need_extras(command: str, *extras: str) -> None:
     """End with code 2 and one line that says what to install, where a module of these extras is missing."""
-    modules = [module for extra in extras for module in EXTRAS[extra]]
-    # Once imported, faust is an object of its own, without the spec that `find_spec` asks for.
-    missing = [module for module in modules if module not in sys.modules and find_spec(module) is None]
+    missing = [module for extra in extras for module in EXTRAS[extra] if not _is_there(module)]
     if missing:
         fail(
             f"dlq-stream {command} needs {', '.join(missing)}, not installed here: "
             f"pip install 'dlq-stream[{','.join(extras)}]'",
             EXIT_USAGE,
         )
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ValueError:  # imported already, as an object without a spec: that is what faust makes of itself
+        return True
 
 
 def run(options: Mapping[str, Any], body: Callable[[Settings], int], *, quiet: bool = False) -> NoReturn:
