@@ -25,7 +25,7 @@ from dlq_stream.core.headers import (
     parse_failure,
 )
 from dlq_stream.core.ids import message_id, partition_of
-from dlq_stream.core.lifecycle import LIFECYCLE, Event, State
+from dlq_stream.core.lifecycle import LIFECYCLE, State
 from dlq_stream.core.model import DLQMessageStatus, Origin
 from dlq_stream.tables import INDEXES, TABLES, messages, stats
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
@@ -42,7 +42,6 @@ STEPS_MAX = 8
 
 _TABLE_OF = {spec.changelog(APP): spec for spec in TABLES}
 _INDEX_TAGS = {spec.name: spec.tag for spec in INDEXES}
-_OPERATOR_EVENTS = {Event.RESCHEDULED, Event.REDRIVEN}
 
 
 @dataclass

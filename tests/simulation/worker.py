@@ -15,7 +15,7 @@ from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_d
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import Apply, BatchLimits
 from dlq_stream.runtime.outcomes import Identification
-from dlq_stream.runtime.owner import Owner, Poll
+from dlq_stream.runtime.owner import Interrupted, Owner, Poll
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Fenced, OutcomeUnknown, Run
 from dlq_stream.runtime.timers import NextLook, TimerSpec
@@ -149,6 +149,8 @@ class Process:
             if task.done():
                 task.result()
                 return True
+            if self.life.random.random() < 0.5:
+                await self.owner.close()  # what is being opened is given up before its task is cancelled
             return False
         finally:
             task.cancel()
@@ -160,6 +162,8 @@ class Process:
         generation = self.generation
         try:
             await self.owner.open(numbers, generation)
+        except Interrupted:
+            return
         except Exception as error:
             self.fatal("opening partitions", error)
         positions = await self._committed(numbers)
