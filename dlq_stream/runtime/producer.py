@@ -218,7 +218,7 @@ class KafkaProducer:
         if batch.one_by_one:
             return await self._narrow_down(producer, batch)
         builders = _builders(batch)
-        answers = [await producer.send_batch(each, batch.topic, partition=batch.partition) for _, each in builders]
+        answers = [await _sent(producer, each, batch) for _, each in builders]
         offsets: list[int] = []
         refused: list[int] = []
         reason = ""
@@ -247,8 +247,7 @@ class KafkaProducer:
         while todo and not (refused and clock.time() > until):
             first, stop = todo.pop()
             [(_, builder)] = _builders(replace(batch, records=batch.records[first:stop]))
-            sent = await producer.send_batch(builder, batch.topic, partition=batch.partition)
-            [answer] = await _settled([sent])
+            [answer] = await _settled([await _sent(producer, builder, batch)])
             if not isinstance(answer, BaseException):
                 offsets.append(answer.offset + stop - first - 1)
                 continue
@@ -314,6 +313,18 @@ async def _first(done: Awaitable[Any], transaction_end: Awaitable[Any]) -> None:
                 each.result()
     finally:
         await _end(both)
+
+
+async def _sent(producer: aiokafka.AIOKafkaProducer, builder: BatchBuilder, batch: Batch) -> asyncio.Future[Any]:
+    """The answer to come.  Where the transaction ends before that, nobody waits for it: what it says is heard here."""
+    answer: asyncio.Future[Any] = await producer.send_batch(builder, batch.topic, partition=batch.partition)
+    answer.add_done_callback(_hear)
+    return answer
+
+
+def _hear(answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled():
+        answer.exception()
 
 
 async def _settled(answers: Sequence[Awaitable[Any]]) -> list[Any]:
