@@ -11,7 +11,9 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from dlq_stream.core.destinations import dead_letter_topic
 from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.topics.names import AppTopics
 
 PARTITIONS = 4
 WORKERS = 2
@@ -51,7 +53,7 @@ class Plan:
     @property
     def dead_letters(self) -> str:
         """Where what was given up goes."""
-        return f"{self.source}-dlq"
+        return dead_letter_topic(self.source)
 
     @property
     def results(self) -> str:
@@ -61,12 +63,12 @@ class Plan:
     @property
     def failures(self) -> str:
         """Where failures are reported."""
-        return f"{self.app_id}-failures"
+        return AppTopics(self.app_id).failures
 
     @property
     def commands(self) -> str:
         """Where outcomes are reported."""
-        return f"{self.app_id}-commands"
+        return AppTopics(self.app_id).commands
 
     @property
     def group(self) -> str:

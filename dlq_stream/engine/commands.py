@@ -12,7 +12,7 @@ from typing import Any
 
 from dlq_stream.core.commands import Action, Command, Order, Succeeded, parse_command
 from dlq_stream.core.decide import EscalationReason
-from dlq_stream.core.errors import MalformedEvent, UnsupportedFormat
+from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.events import (
     EventIgnored,
     MessageEscalated,
@@ -29,7 +29,7 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.forwarding import forward_command
-from dlq_stream.engine.quarantine import quarantine
+from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
 from dlq_stream.engine.turn import Budget, Turn, advance
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
@@ -58,16 +58,7 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
         except Exception as error:
             quarantine(turn, record, error)
     desk = _Desk(turn, {command.id for _, command in ours})
-    for record, command in ours:
-        mark, seen = tx.mark(), len(turn.seen)
-        try:
-            desk.apply(command)
-        except UnsupportedFormat:
-            raise
-        except Exception as error:
-            tx.rollback(mark)
-            del turn.seen[seen:]
-            quarantine(turn, record, error)
+    each_or_quarantine(turn, ours, desk.apply)
     turn.finish()
 
 
@@ -80,7 +71,7 @@ class _Desk:
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
 
-    def apply(self, command: Command) -> None:
+    def apply(self, record: Record, command: Command) -> None:
         id_ = command.id
         row = self._row(id_)
         why = _why_not(command, row)

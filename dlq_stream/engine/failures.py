@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from dlq_stream.core.classification import Decision
 from dlq_stream.core.decide import Escalate, Retry
 from dlq_stream.core.destinations import refusal_of_name, refusal_of_retry_topic
-from dlq_stream.core.errors import MalformedEvent, UnsupportedFormat
+from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.events import EventIgnored, FailureStored, MessageEscalated
 from dlq_stream.core.headers import (
     ATTEMPT,
@@ -41,7 +41,7 @@ from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.fingerprint import fingerprint
 from dlq_stream.engine.forwarding import forward_failure
-from dlq_stream.engine.quarantine import quarantine
+from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
 from dlq_stream.engine.rules import QueueRules
 from dlq_stream.engine.targets import target_of
 from dlq_stream.engine.turn import Budget, Turn, advance
@@ -80,16 +80,7 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
         except Exception as error:
             quarantine(turn, record, error)
     intake = _Intake(turn, {event.id for _, event in ours})
-    for record, event in ours:
-        mark, seen = tx.mark(), len(turn.seen)
-        try:
-            intake.apply(record, event)
-        except UnsupportedFormat:
-            raise
-        except Exception as error:
-            tx.rollback(mark)
-            del turn.seen[seen:]
-            quarantine(turn, record, error)
+    each_or_quarantine(turn, ours, intake.apply)
     turn.finish()
 
 

@@ -9,13 +9,17 @@ says how large it was, and the other headers where the whole of it lies for as l
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Iterable
+from typing import TypeVar
 
-from dlq_stream.core.errors import DLQError, MalformedEvent, TooLarge
+from dlq_stream.core.errors import DLQError, MalformedEvent, TooLarge, UnsupportedFormat
 from dlq_stream.core.events import EventQuarantined
 from dlq_stream.core.headers import GZIP, QUARANTINE_CUT, QUARANTINE_ENCODING, QUARANTINE_HEADERS, fault_of
 from dlq_stream.core.model import Headers, Record
 from dlq_stream.core.outgoing import quarantine_headers
 from dlq_stream.engine.turn import Turn
+
+EventT = TypeVar("EventT")
 
 PACKED_BYTES_MAX = 64 << 20
 """A larger value is cut without trying to pack it, which takes a second for each hundred megabytes."""
@@ -33,6 +37,25 @@ def quarantine(turn: Turn, record: Record, error: Exception) -> None:
     turn.book.quarantined()
     fault = fault_of(error) if isinstance(error, MalformedEvent) else type(error).__name__
     turn.seen.append(EventQuarantined(record.topic, record.partition, record.offset, fault))
+
+
+def each_or_quarantine(
+    turn: Turn, ours: Iterable[tuple[Record, EventT]], apply: Callable[[Record, EventT], None]
+) -> None:
+    """Apply each event behind a mark: whatever one raises, it alone is rolled back and quarantined.
+
+    `UnsupportedFormat` gets through: this worker is too old, and no event is to blame.
+    """
+    for record, event in ours:
+        mark, seen = turn.tx.mark(), len(turn.seen)
+        try:
+            apply(record, event)
+        except UnsupportedFormat:
+            raise
+        except Exception as error:
+            turn.tx.rollback(mark)
+            del turn.seen[seen:]
+            quarantine(turn, record, error)
 
 
 def _sent(turn: Turn, record: Record, key: bytes | None, value: bytes | None, headers: Headers) -> bool:
