@@ -21,14 +21,35 @@ _ALREADY_EXISTS = 36
 DEAD_LETTER_EXTRA_BYTES = 65_536
 """A ``-dlq`` topic takes records this much larger than its source: the record plus our headers."""
 
+SOURCELESS_MAX = 100
+"""``-dlq`` topics that one process creates for sources that do not exist.  Whoever writes failure events names their
+topics, and must not fill a cluster with them; at the bound dead letters wait, with a reason that says what to do."""
+
 
 class KafkaTopicSource:
-    """`dlq_stream.runtime.destinations.TopicSource` on Kafka's admin protocol."""
+    """`dlq_stream.runtime.destinations.TopicSource` on Kafka's admin protocol.
 
-    def __init__(self, options: Mapping[str, Any], *, dead_letter_retention_ms: int, replication_factor: int) -> None:
+    A ``-dlq`` topic takes after its source.  Where the source does not exist (it was deleted while its messages were
+    on their way round), the topic is created all the same, or they would stay unwritten until somebody brought the
+    source back: with ``partitions``, the app's own number, and room for records of ``record_bytes_max``.  A source that
+    may not be looked at is no such case: it may well exist, with other numbers.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        dead_letter_retention_ms: int,
+        replication_factor: int,
+        partitions: int,
+        record_bytes_max: int,
+    ) -> None:
         self._options = options
         self._retention_ms = dead_letter_retention_ms
         self._replication_factor = replication_factor
+        self._partitions = partitions
+        self._record_bytes_max = record_bytes_max
+        self._sourceless = 0
         self._client: AIOKafkaAdminClient | None = None
 
     async def describe(self, topics: Collection[str]) -> Mapping[str, Destination]:
@@ -93,16 +114,39 @@ class KafkaTopicSource:
             like = (await self._describe([source]))[source]
             if like.refusal is None:
                 found[topic] = await self._create(topic, like)
+            elif like.refusal == "missing":
+                found[topic] = await self._create_sourceless(topic, source)
+
+    async def _create_sourceless(self, topic: str, source: str) -> Destination:
+        if self._sourceless >= SOURCELESS_MAX:
+            return Destination(
+                topic,
+                refusal=f"missing, like its source, and this worker has created {SOURCELESS_MAX} such topics already: "
+                f"create it, or restart the worker",
+            )
+        like = Destination(source, partitions=self._partitions, record_bytes_max=self._record_bytes_max)
+        created = await self._create(topic, like)
+        if created.refusal is None:
+            self._sourceless += 1
+            log.warning("topic %s does not exist; %s is as wide as the app's own topics", source, topic)
+        return created
 
     async def _create(self, topic: str, like: Destination) -> Destination:
         client = await self._started()
         limit = like.record_bytes_max + DEAD_LETTER_EXTRA_BYTES
-        configs = {"retention.ms": str(self._retention_ms), "max.message.bytes": str(limit)}
+        configs = {
+            "cleanup.policy": "delete",  # whatever the brokers' defaults are: every letter is kept
+            "retention.ms": str(self._retention_ms),  # for so long,
+            "retention.bytes": "-1",  # however many there are
+            "max.message.bytes": str(limit),
+        }
         new = NewTopic(topic, like.partitions, max(1, self._replication_factor), topic_configs=configs)
         new.replication_factor = self._replication_factor  # NewTopic refuses -1, the brokers' default (KIP-464)
         response = await client.create_topics([new])
         for _name, error, *message in response.topic_errors:
-            if error and error != _ALREADY_EXISTS:
+            if error == _ALREADY_EXISTS:  # another worker was faster
+                return (await self._describe([topic]))[topic]
+            if error:
                 reason = f"missing, and its creation was refused: {for_code(error).__name__} {message[0] or ''}".strip()
                 log.warning("topic %s: %s", topic, reason)
                 return Destination(topic, refusal=reason)

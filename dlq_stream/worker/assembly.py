@@ -62,6 +62,8 @@ class WorkerApp(App):
                 kafka_options(settings),
                 dead_letter_retention_ms=settings.retention_ms,
                 replication_factor=settings.replication_factor,
+                partitions=settings.partitions,
+                record_bytes_max=settings.record_bytes_max,
             )
         )
         super().__init__(settings.app_id, **options)

@@ -76,7 +76,13 @@ class KafkaSubject:
         self.clock = clock or SetClock()
         self.bootstrap = bootstrap
         options = {"bootstrap_servers": split_brokers(bootstrap), "client_id": f"{app_id}-worker"}
-        self._source = KafkaTopicSource(options, dead_letter_retention_ms=DAY_MS, replication_factor=1)
+        self._source = KafkaTopicSource(
+            options,
+            dead_letter_retention_ms=DAY_MS,
+            replication_factor=1,
+            partitions=partitions,
+            record_bytes_max=1 << 20,
+        )
         self.cache = DestinationCache(self._source)
         self._looking_up = asyncio.create_task(self.cache.run())
         self.store = RocksStore(directory / f"p{partition}")
