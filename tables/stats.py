@@ -6,6 +6,12 @@ to no queue: events quarantined and forwarded, commands for messages that do not
 
 Figures come from comparing a row of `messages` before and after a change (`delta`), never from increments of something
 shared: a batch that is staged again counts nothing twice.  Gauges equal a recount over the rows at any time.
+
+Figures by reason are maps.  What may be a key is an enumeration (`Ignored`, `StuckReason`, `UnwrittenReason`), so a row
+has no more of them than these have members, whatever the input is.
+
+Versions: 1.1 added `Stats.stuck_reasons` and `Stats.unwritten_reasons`.  They add up to the gauges `Stats.stuck` and
+`Stats.unwritten`, but for what workers of 1.0 booked, which did not know them.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ import msgspec
 
 from dlq_stream.core.lifecycle import Event
 from dlq_stream.core.model import DLQMessageStatus
+from dlq_stream.core.reasons import StuckReason, UnwrittenReason
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.tables import messages
 from dlq_stream.tables.codec import Codec
@@ -41,8 +48,8 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     """Figures of one queue in one partition (or of many, see `total`).
 
     Gauges: messages by status; of those, ``stuck`` ones, which no timer looks at until an operator does, and
-    ``unwritten`` ones, which are ESCALATED but not in their ``-dlq`` topic.  Totals count since the app's topics exist.
-    ``oldest_open_ms`` is an instant, so that readers compute the age.
+    ``unwritten`` ones, which are ESCALATED but not in their ``-dlq`` topic; and both by reason.  Totals count since the
+    app's topics exist.  ``oldest_open_ms`` is an instant, so that readers compute the age.
     """
 
     pending: int = 0
@@ -68,6 +75,9 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     # ----
     oldest_open_ms: int | None = None
     updated_ms: int = 0
+    # ---- 1.1
+    stuck_reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    unwritten_reasons: dict[str, int] = msgspec.field(default_factory=dict)
 
     @property
     def open(self) -> int:
@@ -75,9 +85,12 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
         return self.pending + self.retrying
 
 
-codec: Codec[Stats] = Codec(Stats)
+codec: Codec[Stats] = Codec(Stats, minor=1)
 
-_SUMMED = tuple(name for name in Stats.__struct_fields__ if name not in ("ignored", "oldest_open_ms", "updated_ms"))
+BY_REASON = ("ignored", "stuck_reasons", "unwritten_reasons")
+"""The figures that are maps from a reason to a number."""
+
+_SUMMED = tuple(name for name in Stats.__struct_fields__ if name not in (*BY_REASON, "oldest_open_ms", "updated_ms"))
 
 _TOTALS: dict[Event, str] = {
     Event.FAILED_AGAIN: "failures",
@@ -110,31 +123,34 @@ def split_key(key: bytes) -> tuple[str, int]:
 
 def total(rows: Iterable[Stats]) -> Stats:
     """The sum of rows, such as those of one queue over all partitions."""
-    figures: Counter[str] = Counter()
-    ignored: Counter[str] = Counter()
+    figures: dict[str, Any] = dict.fromkeys(_SUMMED, 0)
+    reasons: dict[str, Counter[str]] = {name: Counter() for name in BY_REASON}
     oldest: int | None = None
     updated = 0
     for row in rows:
         for name in _SUMMED:
             figures[name] += getattr(row, name)
-        ignored.update(row.ignored)
+        for name, counts in reasons.items():
+            counts.update(getattr(row, name))
         if row.oldest_open_ms is not None:
             oldest = row.oldest_open_ms if oldest is None else min(oldest, row.oldest_open_ms)
         updated = max(updated, row.updated_ms)
-    return Stats(**figures, ignored=dict(ignored), oldest_open_ms=oldest, updated_ms=updated)
+    by_reason: dict[str, Any] = {name: dict(counts) for name, counts in reasons.items()}
+    return Stats(**(figures | by_reason), oldest_open_ms=oldest, updated_ms=updated)
 
 
 # ----------------------------------------------------------------------------------------------------- what changed
 
-_Kind = tuple[DLQMessageStatus, bool, bool, bool]
-"""What figures see of a row: status, presumed, stuck, unwritten."""
+_Kind = tuple[DLQMessageStatus, bool, StuckReason | None, UnwrittenReason | None]
+"""What figures see of a row: status, presumed, why it is stuck, why it is not in its ``-dlq`` topic."""
 
 
 def _kind(row: Message | None) -> _Kind | None:
     if row is None:
         return None
-    unwritten = row.dead_letter is DeadLetter.WAITING or row.dead_letter is DeadLetter.IMPOSSIBLE
-    return row.status, row.presumed, row.stuck_reason != "", unwritten
+    is_unwritten = row.dead_letter is DeadLetter.WAITING or row.dead_letter is DeadLetter.IMPOSSIBLE
+    stuck = StuckReason.of(row.stuck_reason) if row.stuck_reason else None
+    return row.status, row.presumed, stuck, UnwrittenReason.of(row.dead_letter_reason) if is_unwritten else None
 
 
 @lru_cache(maxsize=4096)
@@ -142,9 +158,14 @@ def _delta(old: _Kind | None, new: _Kind | None, event: Event | None) -> tuple[t
     figures: Counter[str] = Counter()
     for kind, sign in ((old, -1), (new, 1)):
         if kind is not None:
-            figures[kind[0].value] += sign
-            figures["stuck"] += sign * kind[2]
-            figures["unwritten"] += sign * kind[3]
+            status, _, stuck, unwritten = kind
+            figures[status.value] += sign
+            if stuck is not None:
+                figures["stuck"] += sign
+                figures[f"stuck_reasons.{stuck}"] += sign
+            if unwritten is not None:
+                figures["unwritten"] += sign
+                figures[f"unwritten_reasons.{unwritten}"] += sign
     if event is not None and event in _TOTALS:
         figures[_TOTALS[event]] += 1
     if old is not None and old[1] and event in (Event.FAILED_AGAIN, Event.FAILED_FINALLY):
@@ -156,7 +177,10 @@ def _delta(old: _Kind | None, new: _Kind | None, event: Event | None) -> tuple[t
 
 
 def delta(old: Message | None, new: Message | None, event: Event | None) -> dict[str, int]:
-    """What a change of one message adds to each figure of its queue; ``event`` None: a change without a transition."""
+    """What a change of one message adds to each figure of its queue; ``event`` None: a change without a transition.
+
+    A figure by reason is named after its map and the reason: ``stuck_reasons.record-missing``.
+    """
     return dict(_delta(_kind(old), _kind(new), event))
 
 
@@ -180,7 +204,7 @@ class StatsBook:
         self._tx = tx
         self._queues_max = queues_max
         self._changes: dict[tuple[str, _Kind | None, _Kind | None, Event | None], int] = {}
-        self._ignored: dict[tuple[str, str], int] = {}
+        self._ignored: Counter[tuple[str, str]] = Counter()
         self._own: Counter[str] = Counter()
         self._admitted: dict[str, str] = {}
         self._room: int | None = None
@@ -214,8 +238,7 @@ class StatsBook:
 
     def ignored(self, row: Message | None, reason: str) -> None:
         """An event about ``row`` (None: there is none) had no effect."""
-        key = (PARTITION_QUEUE if row is None else row.booked, reason)
-        self._ignored[key] = self._ignored.get(key, 0) + 1
+        self._ignored[PARTITION_QUEUE if row is None else row.booked, reason] += 1
 
     def quarantined(self) -> None:
         """An event went to the quarantine topic."""
@@ -235,8 +258,8 @@ class StatsBook:
                 counter[name] += value * count
             if _reorders_open(old, new):
                 reordered.add(queue)
-        for queue, _ in self._ignored:
-            figures.setdefault(queue, Counter())
+        for (queue, reason), count in self._ignored.items():
+            figures.setdefault(queue, Counter())[f"ignored.{reason}"] += count
         if self._own:
             figures.setdefault(PARTITION_QUEUE, Counter()).update(self._own)
         if figures:
@@ -249,10 +272,7 @@ class StatsBook:
         for queue, counter in figures.items():
             stored = raw[keys[queue]]
             row = Stats() if stored is None else codec.decode(stored)
-            values: dict[str, Any] = {name: getattr(row, name) + value for name, value in counter.items()}
-            ignored = {reason: count for (name, reason), count in self._ignored.items() if name == queue}
-            if ignored:
-                values["ignored"] = dict(Counter(row.ignored) + Counter(ignored))
+            values = _added(row, counter)
             if queue != PARTITION_QUEUE:
                 values["oldest_open_ms"] = self._oldest_open(queue, row, counter, queue in reordered)
             row = msgspec.structs.replace(row, **values, updated_ms=tx.now_ms)
@@ -267,3 +287,18 @@ class StatsBook:
             return now_ms if row.oldest_open_ms is None else min(row.oldest_open_ms, now_ms)
         oldest = [messages.by_status(self._tx, queue, status, 1) for status in OPEN]
         return min((found[0][0] for found in oldest if found), default=None)
+
+
+def _added(row: Stats, counter: Counter[str]) -> dict[str, Any]:
+    """The figures that change, with their new values; a reason that nothing is left of goes."""
+    values: dict[str, Any] = {}
+    for name, value in counter.items():
+        figure, _, reason = name.partition(".")
+        if reason:
+            values.setdefault(figure, Counter(getattr(row, figure)))[reason] += value
+        else:
+            values[name] = getattr(row, name) + value
+    for name in BY_REASON:
+        if name in values:
+            values[name] = dict(+values[name])
+    return values

@@ -1,11 +1,11 @@
-"""``dlq-stream status [--json]``: the cluster-wide numbers per queue."""
+"""``dlq-stream status [--json]``: the cluster-wide numbers per queue, and why messages do not move on."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 GAUGES: Final = ("pending", "retrying", "resolved", "escalated", "stuck", "unwritten")
 """Messages as they stand; `stuck` ones wait for an operator, `unwritten` ones for their ``-dlq`` topic."""
+
+REASONS: Final = {"stuck": "stuck_reasons", "unwritten": "unwritten_reasons"}
+"""The gauges that have reasons, and where `Stats` keeps these."""
 
 TOTALS: Final = {
     "failures": "failures",
@@ -73,10 +76,11 @@ def as_object(figures: Figures) -> dict[str, Any]:
 def _row(row: Stats, as_of_ms: int) -> dict[str, Any]:
     return {
         **{name: getattr(row, name) for name in GAUGES},
+        **{name: _sorted(getattr(row, name)) for name in REASONS.values()},
         "oldest_open_ms": row.oldest_open_ms,
         "oldest_open_age_seconds": _age_seconds(row.oldest_open_ms, as_of_ms),
         "totals": {shown: getattr(row, name) for name, shown in TOTALS.items()},
-        "ignored": dict(sorted(row.ignored.items())),
+        "ignored": _sorted(row.ignored),
         "updated_ms": row.updated_ms or None,
     }
 
@@ -86,7 +90,11 @@ def _ignored(figures: Figures) -> dict[str, int]:
     total = dict(figures.total.ignored)
     for reason, count in figures.own.ignored.items():
         total[reason] = total.get(reason, 0) + count
-    return dict(sorted(total.items()))
+    return _sorted(total)
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
 
 
 def _age_seconds(instant_ms: int | None, as_of_ms: int) -> float | None:
@@ -100,17 +108,29 @@ def as_lines(figures: Figures) -> list[str]:
     if len(rows) > 1:
         rows.append(_cells("(all)", figures.total, figures.as_of_ms))
     total, ignored = figures.total, _ignored(figures)
-    reasons = ", ".join(f"{reason} {count}" for reason, count in ignored.items())
     return [
         f"{figures.app_id}, {figures.partitions} partitions, as of {_instant(figures.as_of_ms)}; {_freshness(figures)}",
         "",
         *(_aligned([header, *rows]) if rows else ["No failure was ever reported."]),
         "",
+        *_reasons(figures),
         "since the beginning: " + ", ".join(f"{shown} {getattr(total, name)}" for name, shown in TOTALS.items()),
         f"events: quarantined {figures.own.quarantined}, forwarded {figures.own.forwarded}, "
-        f"ignored {sum(ignored.values())}{f' ({reasons})' if reasons else ''}",
+        f"ignored {sum(ignored.values())}{f' ({_words(ignored)})' if ignored else ''}",
         "not yet processed: " + ", ".join(f"{name} {count}" for name, count in figures.lag.items()),
     ]
+
+
+def _reasons(figures: Figures) -> Iterator[str]:
+    """``stuck in heat-processing: record-missing 2``, a line for each queue and gauge that has reasons."""
+    for queue, row in figures.queues.items():
+        for gauge, name in REASONS.items():
+            if counts := _sorted(getattr(row, name)):
+                yield f"{gauge} in {queue}: {_words(counts)}"
+
+
+def _words(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in counts.items())
 
 
 def _cells(queue: str, row: Stats, as_of_ms: int) -> list[str]:

@@ -1,21 +1,26 @@
 """The catalogue of what happened: one type each, with a sentence, for whoever logs, counts or looks on.
 
 The engine and the runtime say what happened once it is committed, by handing one of these to a listener; they know no
-logger and no metric.  Nothing here holds a payload, a key or a header's value, so all of it may be logged.
+logger and no metric.  Nothing here holds a payload or a key.  But some fields hold what a sender has written into a
+header or a command (`SENDERS_WORDS`): a listener may go by them, and must not log them.
 
 They are named tuples, not frozen dataclasses: one is made for every failure and every retry, at half the cost.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from dlq_stream.core.decide import EscalationReason
 from dlq_stream.core.lifecycle import Ignored
 from dlq_stream.core.model import ErrorCategory
+from dlq_stream.core.reasons import StuckReason, UnwrittenReason
 
 EventKind = Literal["failure", "command"]
 """Which of the two intake topics an event came from."""
+
+SENDERS_WORDS: Final = frozenset(("queue", "error_type", "destination", "detail", "by"))
+"""Fields whose values senders chose: header values are never logged, nor what a command says in words."""
 
 
 class FailureStored(NamedTuple):
@@ -32,12 +37,12 @@ class FailureStored(NamedTuple):
 
 
 class RetryEmitted(NamedTuple):
-    """Delivery number ``attempt`` of a message was written to ``topic``, ``late_ms`` after it was due."""
+    """Delivery number ``attempt`` of a message was written to ``destination``, ``late_ms`` after it was due."""
 
     id: bytes
     queue: str
     attempt: int
-    topic: str
+    destination: str
     late_ms: int
 
 
@@ -95,11 +100,11 @@ class MessagePurged(NamedTuple):
 
 
 class RetryPutOff(NamedTuple):
-    """A retry is due, but its topic does not answer at the moment; looked at again at ``due_ms``."""
+    """A retry is due, but its destination does not answer at the moment; looked at again at ``due_ms``."""
 
     id: bytes
     queue: str
-    topic: str
+    destination: str
     due_ms: int
 
 
@@ -108,7 +113,7 @@ class DeadLetterWritten(NamedTuple):
 
     id: bytes
     queue: str
-    topic: str
+    destination: str
 
 
 class DeadLetterDelayed(NamedTuple):
@@ -116,8 +121,8 @@ class DeadLetterDelayed(NamedTuple):
 
     id: bytes
     queue: str
-    topic: str
-    reason: str
+    destination: str
+    reason: UnwrittenReason
     retry_ms: int | None
 
 
@@ -148,11 +153,12 @@ class EventQuarantined(NamedTuple):
 
 
 class RowStuck(NamedTuple):
-    """A timer could not process a message's row, so it leaves the due index with its status kept, for ``reason``."""
+    """A timer could not process a message's row, which leaves the due index as it is; ``error`` is the raised class."""
 
     id: bytes
     queue: str
-    reason: str
+    reason: StuckReason
+    error: str
 
 
 Happening = (

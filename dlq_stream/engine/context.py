@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dlq_stream.core.classification import Classifier
+from dlq_stream.core.events import Happening
 from dlq_stream.core.policy import Policies
 
 DAY_MS = 86_400_000
@@ -23,17 +24,20 @@ class Engine:
     * ``retention_ms``: how long closed messages are kept.
     * ``dead_letter_bytes_max``: what one batch of intake or commands writes to ``-dlq`` topics; beyond it the writes
       are left to the timer, at once, so that many small commands cannot stage gigabytes.
+    * ``purge_bytes_max``: attempts that one step of retention, or one batch of commands, reads and deletes; the rest is
+      left to the next step, at once.  A single message always fits.
     """
 
     app_id: str
     policies: Policies
     classifier_for: Callable[[str], Classifier]
-    observe: Callable[[object], None]
+    observe: Callable[[Happening], None]
     allowed_topics: Sequence[str] = ("*",)
     attempts_kept_max: int = 16
     queues_max: int = 1_000
     retention_ms: int = 30 * DAY_MS
     dead_letter_bytes_max: int = 4 * 1_048_576
+    purge_bytes_max: int = 4 * 1_048_576
     quarantine_topic: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 It goes out in the transaction that escalates.  Where it cannot, the message waits in the due index for the next try
 (`DeadLetter.WAITING`), with the reason in its row; a record that can never be written leaves it ESCALATED for good
-(`DeadLetter.IMPOSSIBLE`).  Nothing is dropped, and retention does not take what was not written.
+(`DeadLetter.IMPOSSIBLE`).  Nothing is dropped, and retention does not take what was not written.  The reason begins with
+an `UnwrittenReason`, which figures and logs go by; the brokers' own words follow where there are any.
 
 None of this is a transition: the status is ESCALATED before and after, and the revision stays.
 """
@@ -15,6 +16,7 @@ from dlq_stream.core.destinations import dead_letter_topic, is_legal_topic, refu
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.events import DeadLetterDelayed, DeadLetterWritten
 from dlq_stream.core.outgoing import Facts, dead_letter_headers, fit
+from dlq_stream.core.reasons import UnwrittenReason
 from dlq_stream.core.transaction import Destination
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.turn import Budget, Turn
@@ -25,12 +27,6 @@ from dlq_stream.tables.messages import DeadLetter, Message
 BACKOFF_MS_FIRST = 1_000
 BACKOFF_MS_MAX = 300_000
 """Pauses between tries to write a ``-dlq`` record: doubling from the first to the last."""
-
-UNKNOWN = "unknown"
-"""Nothing is known of the topic yet; the write is tried as soon as something is."""
-
-DEFERRED = "deferred"
-"""This transaction has written enough; the write is left to the timer, at once."""
 
 _Outcome = tuple[DeadLetter, str]
 
@@ -51,7 +47,7 @@ def escalate(
 ) -> Message:
     """`deliver` if the budget affords it, else leave the record to the timer, at once."""
     if not budget.affords(row.record_bytes):
-        return _waiting(row, DEFERRED, turn.now_ms, row.dead_letter_tries)
+        return _waiting(row, UnwrittenReason.DEFERRED, turn.now_ms, row.dead_letter_tries)
     row = deliver(turn, message_id, row, first, latest)
     if row.dead_letter is DeadLetter.WRITTEN:
         budget.spend(row.record_bytes)
@@ -71,12 +67,12 @@ def deliver(
         turn.seen.append(DeadLetterWritten(message_id, row.queue, topic))
         return replace(row, dead_letter=outcome, dead_letter_reason="", due_ms=None, closed_ms=turn.now_ms)
     if outcome is DeadLetter.IMPOSSIBLE:
-        turn.seen.append(DeadLetterDelayed(message_id, row.queue, topic, reason, None))
+        turn.seen.append(DeadLetterDelayed(message_id, row.queue, topic, UnwrittenReason.of(reason), None))
         return replace(row, dead_letter=outcome, dead_letter_reason=reason, due_ms=None, closed_ms=None)
-    if reason == UNKNOWN:
+    if reason == UnwrittenReason.UNKNOWN:
         return _waiting(row, reason, turn.now_ms, row.dead_letter_tries)
     due_ms = turn.now_ms + backoff_ms(row.dead_letter_tries)
-    turn.seen.append(DeadLetterDelayed(message_id, row.queue, topic, reason, due_ms))
+    turn.seen.append(DeadLetterDelayed(message_id, row.queue, topic, UnwrittenReason.of(reason), due_ms))
     return _waiting(row, reason, due_ms, row.dead_letter_tries + 1)
 
 
@@ -105,18 +101,18 @@ def _try(
     if first is None:
         first, latest = _read(turn, message_id, row)
     if first is None or not first.has_record:
-        return DeadLetter.IMPOSSIBLE, "the original record is missing"
+        return DeadLetter.IMPOSSIBLE, UnwrittenReason.RECORD_MISSING
     facts = _facts(message_id, row, first if latest is None else latest)
     headers = fit(
         dead_letter_headers(first.headers, facts, row.reason), first.key, first.value, destination.record_bytes_max
     )
     if headers is None:
-        return DeadLetter.IMPOSSIBLE, "too-large"
+        return DeadLetter.IMPOSSIBLE, UnwrittenReason.TOO_LARGE
     exists = row.origin_partition is not None and row.origin_partition < destination.partitions
     try:
         turn.tx.send(topic, first.key, first.value, headers, row.origin_partition if exists else None)
     except TooLarge:
-        return DeadLetter.IMPOSSIBLE, "too-large"
+        return DeadLetter.IMPOSSIBLE, UnwrittenReason.TOO_LARGE
     except Refused as error:
         return DeadLetter.IMPOSSIBLE, str(error)
     return DeadLetter.WRITTEN, ""
@@ -129,7 +125,7 @@ def _destination(turn: Turn, row: Message, topic: str) -> Destination | _Outcome
         return refused
     destination = turn.tx.destination(topic)
     if destination is None:
-        return DeadLetter.WAITING, UNKNOWN
+        return DeadLetter.WAITING, UnwrittenReason.UNKNOWN
     if destination.refusal is not None:
         return DeadLetter.WAITING, destination.refusal
     return destination
@@ -137,9 +133,9 @@ def _destination(turn: Turn, row: Message, topic: str) -> Destination | _Outcome
 
 def _refusal_of_name(row: Message, topic: str, engine: Engine) -> _Outcome | None:
     if not is_legal_topic(topic):
-        return DeadLetter.IMPOSSIBLE, "invalid-name"
+        return DeadLetter.IMPOSSIBLE, UnwrittenReason.INVALID_NAME
     if refusal_of_name(row.origin_topic, app_id=engine.app_id, allowed=engine.allowed_topics):
-        return DeadLetter.WAITING, "forbidden"  # by today's settings
+        return DeadLetter.WAITING, UnwrittenReason.FORBIDDEN  # by today's settings
     return None
 
 

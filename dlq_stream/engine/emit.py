@@ -27,6 +27,7 @@ from dlq_stream.core.lifecycle import Event
 from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 from dlq_stream.core.outgoing import Facts, emission_headers, fit
 from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.core.reasons import StuckReason
 from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.engine.context import EmitResult, Engine
 from dlq_stream.engine.dead_letters import deliver, topic_of
@@ -58,7 +59,7 @@ UNAVAILABLE_PUT_OFF_MS = 30_000
 """How far a retry is put off whose destination does not answer; it costs none of its chances."""
 
 STUCK_REASON_CHARS_MAX = 500
-"""A longer reason is cut."""
+"""A longer text is cut; it begins with a `StuckReason`, which figures go by."""
 
 
 def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: int) -> EmitResult:
@@ -76,7 +77,7 @@ def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: in
     return EmitResult(run.emitted, run.handled, next_due_ms, run.full or run.due_again, frozenset(run.unknown))
 
 
-class _RecordMissing(DLQError):
+class RecordMissing(DLQError):
     """The first attempt, which holds the original record, is not there."""
 
 
@@ -199,11 +200,10 @@ class _Run:
 
     def _stick(self, message_id: bytes, row: Message, error: Exception) -> None:
         """Take the row out of the due index, with its status; an operator's command brings it back."""
-        reason = f"{type(error).__name__}: {error}"[:STUCK_REASON_CHARS_MAX]
-        self._write(message_id, row, replace(row, due_ms=None, stuck_reason=reason), None)
-        # What happened may be logged, and only our own errors are known to hold nothing of a payload.
-        told = reason if isinstance(error, DLQError) else type(error).__name__
-        self.turn.seen.append(RowStuck(message_id, row.queue, told))
+        name, reason = type(error).__name__, _why_stuck(error)
+        text = f"{reason}: {name}: {error}"[:STUCK_REASON_CHARS_MAX]
+        self._write(message_id, row, replace(row, due_ms=None, stuck_reason=text), None)
+        self.turn.seen.append(RowStuck(message_id, row.queue, reason, name))
 
     def _write(self, message_id: bytes, old: Message, new: Message, event: Event | None) -> None:
         messages.put(self.turn.tx, message_id, new)
@@ -214,7 +214,7 @@ class _Run:
     def _emit(self, message_id: bytes, row: Message, raw: bytes | None) -> None:
         """PENDING and due: write the original record to its target, or give the message up where that is unusable."""
         if raw is None:
-            raise _RecordMissing("the first attempt, which holds the original record, is missing")
+            raise RecordMissing("the first attempt, which holds the original record, is missing")
         first = attempts.codec.decode(raw)
         policy = self._policy(row)
         target = target_of(row, policy)
@@ -314,6 +314,12 @@ class _Run:
         self.turn.seen.append(MessageEscalated(message_id, row.queue, row.attempt, reason, detail))
         new = advance(row, event, due_ms=None, reason=reason.value, detail=detail)
         self._write(message_id, old, deliver(self.turn, message_id, new), event)
+
+
+def _why_stuck(error: Exception) -> StuckReason:
+    if isinstance(error, RecordMissing):
+        return StuckReason.RECORD_MISSING
+    return StuckReason.UNDECODABLE if isinstance(error, UndecodableRow) else StuckReason.UNEXPECTED
 
 
 def _may_need_record(row: Message) -> bool:

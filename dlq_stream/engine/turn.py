@@ -71,6 +71,6 @@ def advance(row: Message, event: Event, **changes: Any) -> Message:
     )
 
 
-def _tell(observe: Callable[[object], None], seen: Sequence[Happening]) -> None:
+def _tell(observe: Callable[[Happening], None], seen: Sequence[Happening]) -> None:
     for happening in seen:
         observe(happening)

@@ -26,7 +26,7 @@ from dlq_stream.runtime.rocks import RocksStore
 from dlq_stream.runtime.topic_source import KafkaTopicSource
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics, Verified
-from dlq_stream.worker.observer import observe
+from dlq_stream.worker.observer import Observer
 from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.regex import compile_regex
 
@@ -116,11 +116,13 @@ def assemble(settings: Settings) -> tuple[WorkerApp, Engine]:
         limits=BatchLimits(settings.batch_bytes_max, settings.batch_hold_ms_target),
         fatal=app.fatal,
     )
+    observer = Observer()
     app.task(app.destinations.run)
-    return app, engine_of(settings)
+    app.task(observer.run)
+    return app, engine_of(settings, observer)
 
 
-def engine_of(settings: Settings) -> Engine:
+def engine_of(settings: Settings, observer: Observer) -> Engine:
     """What the engine needs to know of the settings."""
     policies = settings.policies()
 
@@ -134,7 +136,7 @@ def engine_of(settings: Settings) -> Engine:
         app_id=settings.app_id,
         policies=policies,
         classifier_for=classifier_for,
-        observe=observe,
+        observe=observer,
         allowed_topics=settings.allowed_topics,
         attempts_kept_max=settings.attempts_kept_max,
         queues_max=settings.queues_max,

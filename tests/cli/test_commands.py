@@ -111,12 +111,14 @@ async def test_status_sums_the_latest_rows_over_partitions(kafka: LocalKafka, en
         await produce(kafka.bootstrap, records, transactional_id=unique_name("t"), commit=commit)
 
     old, young = now - 250_000, now - 5_000
+    why = {"stuck_reasons": {"record-missing": 1}}
     await write([row("heat", 0, pending=99), row("gone", 0, pending=5)])
     await write(
         [
             row("heat", 0, pending=1, retrying=2, failures=10, oldest_open_ms=young, updated_ms=young),
-            row("heat", 1, pending=3, escalated=4, stuck=1, oldest_open_ms=old, ignored={"duplicate": 2}),
-            row("water", 1, resolved=7, purged=8),
+            row("heat", 1, pending=3, escalated=4, stuck=1, oldest_open_ms=old, ignored={"duplicate": 2}, **why),
+            row("water", 1, resolved=7, purged=8, escalated=1, unwritten=1, unwritten_reasons={"missing": 1}),
+            row("water", 0, escalated=2, unwritten=2, unwritten_reasons={"too-large": 1, "missing": 1}),
             row("", 1, quarantined=6, forwarded=5, ignored={"unknown": 1}),
             (stats_key("gone", 0), None, 0),
         ]
@@ -128,6 +130,9 @@ async def test_status_sums_the_latest_rows_over_partitions(kafka: LocalKafka, en
     assert (heat["pending"], heat["retrying"], heat["escalated"], heat["stuck"]) == (4, 2, 4, 1)
     assert (heat["oldest_open_ms"], heat["totals"]["failures"]) == (old, 10)
     assert 250 <= heat["oldest_open_age_seconds"] < 400
+    assert (heat["stuck_reasons"], heat["unwritten_reasons"]) == ({"record-missing": 1}, {})
+    assert told["queues"][1]["unwritten_reasons"] == {"missing": 2, "too-large": 1}
+    assert told["total"]["unwritten_reasons"] == {"missing": 2, "too-large": 1}
     assert (told["total"]["resolved"], told["total"]["totals"]["purged"]) == (7, 8)
     assert (told["quarantined"], told["forwarded"]) == (6, 5)
     assert told["ignored"] == {"duplicate": 2, "unknown": 1}
@@ -141,6 +146,7 @@ async def test_status_sums_the_latest_rows_over_partitions(kafka: LocalKafka, en
     assert lines[3].split()[7].startswith("4m")
     assert lines[5].split()[:4] == ["(all)", "4", "2", "7"]
     assert len({len(line) for line in lines[2:6]}) == 1
+    assert "stuck in heat: record-missing 1\nunwritten in water: missing 2, too-large 1\n" in text
     assert "ignored 3 (duplicate 2, unknown 1)" in text
 
 

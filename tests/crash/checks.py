@@ -15,6 +15,7 @@ import msgspec
 
 from dlq_stream.core.model import DLQMessageStatus as Status
 from dlq_stream.core.model import Record
+from dlq_stream.core.reasons import StuckReason, UnwrittenReason
 from dlq_stream.tables import INDEXES, attempts, messages, stats
 from dlq_stream.tables.messages import DeadLetter
 from dlq_stream.tables.messages import Message as Row
@@ -294,21 +295,30 @@ def statistics_differences(story: Story, rebuilt: Mapping[int, Contents]) -> lis
 
 
 def recount(contents: Contents, number: int) -> dict[tuple[str, int], dict[str, Any]]:
-    """What the rows of a partition add up to, by queue: messages by status, and the oldest open one's instant."""
+    """What the rows of a partition add up to, by queue: messages by status, what is stuck or unwritten and why, and the
+    oldest open one's instant.
+    """
     counted: dict[tuple[str, int], dict[str, Any]] = {}
     for _, raw in rows(contents, messages.TABLE.tag):
         row = messages.codec.decode(raw)
-        figures = counted.setdefault(
-            (row.booked, number), dict.fromkeys(("pending", "retrying", "resolved", "escalated"), 0) | _NONE_OPEN
-        )
+        figures = counted.setdefault((row.booked, number), _nothing())
         figures[row.status.value] += 1
+        if row.stuck_reason:
+            figures["stuck"] += 1
+            figures["stuck_reasons"][StuckReason.of(row.stuck_reason)] += 1
+        if row.dead_letter in (DeadLetter.WAITING, DeadLetter.IMPOSSIBLE):
+            figures["unwritten"] += 1
+            figures["unwritten_reasons"][UnwrittenReason.of(row.dead_letter_reason)] += 1
         if row.status in OPEN:
             oldest = figures["oldest_open_ms"]
             figures["oldest_open_ms"] = row.created_ms if oldest is None else min(oldest, row.created_ms)
     return counted
 
 
-_NONE_OPEN: dict[str, Any] = {"oldest_open_ms": None}
+def _nothing() -> dict[str, Any]:
+    gauges = ("pending", "retrying", "resolved", "escalated", "stuck", "unwritten")
+    by_reason = {"stuck_reasons": Counter(), "unwritten_reasons": Counter()}
+    return {**dict.fromkeys(gauges, 0), **by_reason, "oldest_open_ms": None}
 
 
 def _figures(row: Stats) -> dict[str, Any]:

@@ -308,7 +308,7 @@ PLANTS = [
     (lose_a_row, {"state", "statistics"}),
     (keep_a_purged_attempt, {"state"}),
     (apply_a_transition_twice, {"state"}),
-    (leave_a_dead_letter_waiting, {"state"}),
+    (leave_a_dead_letter_waiting, {"state", "statistics"}),
     (change_a_status, {"state", "statistics"}),
     (count_a_failure_twice, {"statistics"}),
     (count_a_repeat_too_little, {"statistics"}),

@@ -43,15 +43,16 @@ def test_a_topic_that_refuses_is_tried_again_with_backoff(refusal: str) -> None:
     assert waited == [1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 256_000, 300_000, 300_000]
     world.wait(2 * RETENTION_MS)
     assert world.retain() is None
-    assert world.stats().unwritten == 1
+    assert (world.stats().unwritten, world.stats().unwritten_reasons) == (1, {refusal: 1})
     world.home.learn(Destination(DLQ, 8))
     world.emit()
     row = world.must(id_)
     assert (row.dead_letter, row.dead_letter_reason, row.due_ms, row.closed_ms) == ("written", "", None, world.now)
     assert row.revision == revision
     assert len(world.dead_letters()) == 1
-    assert (world.stats().unwritten, world.stats().escalated_total) == (0, 1)
-    assert world.seen_of(events.DeadLetterDelayed)[0].retry_ms == NOW + 1_000
+    assert (world.stats().unwritten, world.stats().unwritten_reasons, world.stats().escalated_total) == (0, {}, 1)
+    seen = world.seen_of(events.DeadLetterDelayed)[0]
+    assert (seen.reason, seen.retry_ms) == (refusal, NOW + 1_000)
     assert len(world.seen_of(events.DeadLetterWritten)) == 1
     world.check()
     world.wait(RETENTION_MS)
@@ -83,8 +84,10 @@ def test_a_record_that_can_never_be_written_stays(how: str) -> None:
     )
     assert ("invalid record" if how == "refused" else "too-large") in row.dead_letter_reason
     assert world.dead_letters() == []
-    assert world.stats().unwritten == 1
-    assert world.seen_of(events.DeadLetterDelayed)[0].retry_ms is None
+    reason = "other" if how == "refused" else "too-large"
+    assert (world.stats().unwritten, world.stats().unwritten_reasons) == (1, {reason: 1})
+    seen = world.seen_of(events.DeadLetterDelayed)[0]
+    assert (seen.reason, seen.retry_ms) == (reason, None)
     world.wait(2 * RETENTION_MS)
     world.retain()
     world.order(id_, Action.PURGE)

@@ -59,7 +59,7 @@ def test_a_retry_is_the_original_record_with_our_headers() -> None:
     assert (row.status, row.attempt, row.revision) == (DLQMessageStatus.RETRYING, 1, 2)
     assert row.due_ms == result.next_due_ms == world.now + 3_600_000
     [seen] = world.seen_of(events.RetryEmitted)
-    assert (seen.topic, seen.attempt, seen.late_ms) == (TOPIC, 1, 500)
+    assert (seen.destination, seen.attempt, seen.late_ms) == (TOPIC, 1, 500)
     assert (world.stats().retrying, world.stats().retries) == (1, 1)
     world.check()
 
@@ -200,7 +200,7 @@ def test_retries_to_a_topic_that_does_not_answer_are_put_off() -> None:
     due_ms = world.now + emit.UNAVAILABLE_PUT_OFF_MS
     assert (row.status, row.attempt, row.due_ms) == (DLQMessageStatus.PENDING, 0, due_ms)
     [seen] = world.seen_of(events.RetryPutOff)
-    assert (seen.id, seen.topic, seen.due_ms) == (id_, TOPIC, due_ms)
+    assert (seen.id, seen.destination, seen.due_ms) == (id_, TOPIC, due_ms)
     world.home.learn(Destination(TOPIC, 8))
     world.wait(emit.UNAVAILABLE_PUT_OFF_MS)
     assert world.emit().emitted == 1
@@ -405,11 +405,11 @@ def test_a_row_without_its_record_is_stuck() -> None:
     stick(world, id_)
     row = world.must(id_)
     assert (row.status, row.due_ms, row.revision) == (DLQMessageStatus.PENDING, None, before.revision)
-    assert "missing" in row.stuck_reason
+    assert row.stuck_reason.startswith("record-missing: RecordMissing: the first attempt")
     assert numbers(world) == [2]
-    assert world.stats().stuck == 1
+    assert (world.stats().stuck, world.stats().stuck_reasons) == (1, {"record-missing": 1})
     [seen] = world.seen_of(events.RowStuck)
-    assert (seen.id, seen.reason) == (id_, row.stuck_reason)
+    assert (seen.id, seen.reason, seen.error) == (id_, "record-missing", "RecordMissing")
     world.check()
 
 
@@ -419,7 +419,7 @@ def test_an_operator_frees_a_stuck_row() -> None:
     id_ = world.fail()
     stick(world, id_)
     world.order(id_, Action.RETRY)
-    assert (world.must(id_).stuck_reason, world.stats().stuck) == ("", 0)
+    assert (world.must(id_).stuck_reason, world.stats().stuck, world.stats().stuck_reasons) == ("", 0, {})
     world.emit()
     assert world.stats().stuck == 1
     world.order(id_, Action.ESCALATE)
@@ -427,11 +427,12 @@ def test_an_operator_frees_a_stuck_row() -> None:
     assert (row.stuck_reason, row.dead_letter, row.dead_letter_reason) == (
         "",
         "impossible",
-        "the original record is missing",
+        "record-missing",
     )
     assert (world.stats().stuck, world.stats().unwritten) == (0, 1)
+    assert world.stats().unwritten_reasons == {"record-missing": 1}
     world.order(id_, Action.RESOLVE)
-    assert (world.stats().unwritten, world.stats().resolved) == (0, 1)
+    assert (world.stats().unwritten, world.stats().unwritten_reasons, world.stats().resolved) == (0, {}, 1)
     world.check()
 
 
@@ -442,7 +443,8 @@ def test_a_record_that_does_not_decode_sticks_its_message() -> None:
     world.home.rows["attempts"][attempt_key(id_, 0)] = b"\x01\x00\xc1"
     world.wait(60_000)
     world.emit()
-    assert world.must(id_).stuck_reason.startswith("UndecodableRow")
+    assert world.must(id_).stuck_reason.startswith("undecodable: UndecodableRow")
+    assert world.stats().stuck_reasons == {"undecodable": 1}
 
 
 def test_a_row_that_does_not_decode_is_stuck_with_what_is_left_of_it() -> None:
@@ -457,7 +459,7 @@ def test_a_row_that_does_not_decode_is_stuck_with_what_is_left_of_it() -> None:
     assert world.emit().emitted == 1
     row = world.must(id_)
     assert (row.status, row.due_ms, row.queue) == (DLQMessageStatus.PENDING, None, TOPIC)
-    assert row.stuck_reason.startswith("UndecodableRow")
+    assert row.stuck_reason.startswith("undecodable: UndecodableRow")
     world.check()
 
 
@@ -477,8 +479,9 @@ def test_what_an_unexpected_error_staged_is_rolled_back(monkeypatch: pytest.Monk
     world.wait(60_000)
     result = world.emit()
     assert (result.emitted, numbers(world)) == (1, [2])
-    assert world.must(id_).stuck_reason == "ZeroDivisionError: a bug"
-    assert world.seen_of(events.RowStuck)[0].reason == "ZeroDivisionError"
+    assert world.must(id_).stuck_reason == "unexpected: ZeroDivisionError: a bug"
+    [seen] = world.seen_of(events.RowStuck)
+    assert (seen.reason, seen.error) == ("unexpected", "ZeroDivisionError")
     assert len(world.seen_of(events.RetryEmitted)) == 1
     world.check()
 

@@ -11,6 +11,7 @@ from dlq_stream.core.commands import Action, Command, Order, Succeeded, encode_c
 from dlq_stream.core.ids import message_id, partition_of
 from dlq_stream.core.model import DLQMessageStatus, Headers, Origin
 from dlq_stream.core.policy import Policies, RetryPolicy
+from dlq_stream.core.reasons import StuckReason, UnwrittenReason
 from dlq_stream.core.transaction import Destination
 from dlq_stream.engine import EmitResult, Engine, apply_commands, apply_failures, emit_due, retain
 from dlq_stream.tables import attempts, messages, stats
@@ -236,8 +237,10 @@ def check_stats(home: MemoryPartition) -> None:
 def check_queue(figures: Stats, rows: Sequence[Message]) -> None:
     by_status = Counter(row.status.value for row in rows)
     assert {name: getattr(figures, name) for name in STATUSES} == {name: by_status[name] for name in STATUSES}
-    assert figures.stuck == sum(row.stuck_reason != "" for row in rows)
-    unwritten = (DeadLetter.WAITING, DeadLetter.IMPOSSIBLE)
-    assert figures.unwritten == sum(row.dead_letter in unwritten for row in rows)
+    stuck = Counter(StuckReason.of(row.stuck_reason) for row in rows if row.stuck_reason)
+    assert (figures.stuck, figures.stuck_reasons) == (stuck.total(), stuck)
+    waiting = [row for row in rows if row.dead_letter in (DeadLetter.WAITING, DeadLetter.IMPOSSIBLE)]
+    unwritten = Counter(UnwrittenReason.of(row.dead_letter_reason) for row in waiting)
+    assert (figures.unwritten, figures.unwritten_reasons) == (unwritten.total(), unwritten)
     open_since = [row.created_ms for row in rows if row.status in stats.OPEN]
     assert figures.oldest_open_ms == min(open_since, default=None)

@@ -170,10 +170,13 @@ async def test_a_message_without_its_record_is_stuck_and_alone(kafka: LocalKafka
     assert id_of(retry) == id_of(sound)
     stuck = await app.row(id_of(broken), status="pending", due_ms=None)
     assert "original record, is missing" in stuck.stuck_reason
-    await app.figures(source, pending=1, retrying=1, stuck=1)
+    figures = await app.figures(source, pending=1, retrying=1, stuck=1)
+    assert figures["stuck_reasons"] == {"record-missing": 1}
+    assert f"stuck in {source}: record-missing 1\n" in (await app.run("status")).stdout
+    assert f"until an operator retries, resolves or escalates it message_id={id_of(broken)}" in worker.log
     assert worker.code is None
     await app.send(app.command("resolve", id_of(broken), revision=stuck.revision))
-    await app.figures(source, pending=0, resolved=1, stuck=0)
+    assert (await app.figures(source, pending=0, resolved=1, stuck=0))["stuck_reasons"] == {}
 
 
 async def test_reading_all_input_again_changes_nothing(kafka: LocalKafka, make_app: MakeApp) -> None:

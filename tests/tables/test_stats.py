@@ -16,7 +16,13 @@ from dlq_stream.tables.stats import Stats, StatsBook, delta, total
 from tests.memory import MemoryPartition, MemoryTransaction
 
 PENDING = Message(DLQMessageStatus.PENDING, 5, 1, None, "q")
-ESCALATED = replace(PENDING, status=DLQMessageStatus.ESCALATED, due_ms=None, dead_letter=DeadLetter.WAITING)
+ESCALATED = replace(
+    PENDING,
+    status=DLQMessageStatus.ESCALATED,
+    due_ms=None,
+    dead_letter=DeadLetter.WAITING,
+    dead_letter_reason="missing",
+)
 GAUGES = ("pending", "retrying", "resolved", "escalated")
 
 
@@ -59,11 +65,15 @@ def test_what_events_count_as() -> None:
         "pending": -1,
         "escalated": 1,
         "unwritten": 1,
+        "unwritten_reasons.missing": 1,
         "escalated_total": 1,
     }
-    written = replace(ESCALATED, dead_letter=DeadLetter.WRITTEN)
-    assert delta(ESCALATED, written, None) == {"unwritten": -1}
-    assert delta(PENDING, replace(PENDING, stuck_reason="x"), None) == {"stuck": 1}
+    written = replace(ESCALATED, dead_letter=DeadLetter.WRITTEN, dead_letter_reason="")
+    assert delta(ESCALATED, written, None) == {"unwritten": -1, "unwritten_reasons.missing": -1}
+    refused = replace(ESCALATED, dead_letter_reason="policy-violation")
+    assert delta(ESCALATED, refused, None) == {"unwritten_reasons.missing": -1, "unwritten_reasons.policy-violation": 1}
+    stuck = replace(PENDING, stuck_reason="undecodable: UndecodableRow: text")
+    assert delta(PENDING, stuck, None) == {"stuck": 1, "stuck_reasons.undecodable": 1}
     assert delta(row_in(State.PRESUMED), PENDING, Event.FAILED_AGAIN) == {
         "resolved": -1,
         "pending": 1,
@@ -104,6 +114,28 @@ def test_the_book_writes_each_queue_once() -> None:
     home.run(more)
     assert figures(home).ignored == {"duplicate": 3, "ahead": 1}
     assert (figures(home).pending, figures(home).oldest_open_ms) == (3, 77)
+
+
+def test_reasons_are_few_whatever_rows_say() -> None:
+    """Texts of brokers and exceptions are no keys: their first word is, or what stands for all others."""
+    home = MemoryPartition()
+    texts = [f"error {n}: text" for n in range(1_000)] + ["missing, and its creation was refused: policy", ""]
+    rows = [replace(ESCALATED, dead_letter_reason=text) for text in texts]
+
+    def book(tx: MemoryTransaction, pairs: list[tuple[Message | None, Message | None]]) -> None:
+        page = StatsBook(tx, 10)
+        for old, new in pairs:
+            page.changed(old, new, None)
+        page.flush()
+
+    home.run(lambda tx: book(tx, [(None, row) for row in rows]))
+    assert figures(home).unwritten_reasons == {"other": 1_001, "missing": 1}
+    stuck = [replace(PENDING, stuck_reason=text) for text in ("undecodable: x", "ZeroDivisionError: x")]
+    home.run(lambda tx: book(tx, [(None, row) for row in stuck] + [(row, None) for row in rows[1:]]))
+    assert figures(home).unwritten_reasons == {"other": 1}
+    assert figures(home).stuck_reasons == {"undecodable": 1, "unexpected": 1}
+    home.run(lambda tx: book(tx, [(row, None) for row in [*stuck, rows[0]]]))
+    assert (figures(home).unwritten_reasons, figures(home).stuck_reasons, figures(home).stuck) == ({}, {}, 0)
 
 
 def test_the_oldest_open_message_may_be_a_new_one() -> None:
@@ -188,12 +220,19 @@ def test_a_queue_that_is_called_other_is_always_admitted() -> None:
 def test_total_is_the_clusters_figure() -> None:
     """Sums, reasons added up, the earliest open instant, the latest update."""
     rows = [
-        Stats(pending=1, failures=2, ignored={"a": 1}, oldest_open_ms=5, updated_ms=7),
-        Stats(pending=2, ignored={"a": 1, "b": 2}, oldest_open_ms=3, updated_ms=6),
+        Stats(pending=1, failures=2, ignored={"a": 1}, oldest_open_ms=5, updated_ms=7, stuck_reasons={"x": 1}),
+        Stats(pending=2, ignored={"a": 1, "b": 2}, oldest_open_ms=3, updated_ms=6, unwritten_reasons={"y": 1}),
         Stats(retrying=4),
     ]
     assert total(rows) == Stats(
-        pending=3, retrying=4, failures=2, ignored={"a": 2, "b": 2}, oldest_open_ms=3, updated_ms=7
+        pending=3,
+        retrying=4,
+        failures=2,
+        ignored={"a": 2, "b": 2},
+        oldest_open_ms=3,
+        updated_ms=7,
+        stuck_reasons={"x": 1},
+        unwritten_reasons={"y": 1},
     )
     assert total(rows).open == 7
     assert total([]) == Stats()
