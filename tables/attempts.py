@@ -20,6 +20,9 @@ from dlq_stream.tables.spec import TableSpec
 ATTEMPT_MAX = 2**32 - 1
 """The largest number of a delivery; four bytes of the key."""
 
+PAGE_ROWS = 16
+"""Rows of a message that are read at a time: as many as are usually kept at most."""
+
 _NUMBER = Struct(">I")
 
 TABLE = TableSpec("attempts", b"a")
@@ -82,7 +85,7 @@ def put(tx: Transaction, message_id: bytes, attempt: int, row: Attempt) -> None:
 def trim(tx: Transaction, message_id: bytes, first: int, latest: int, kept_max: int) -> None:
     """Delete the row that ``latest`` pushes out: the first stays, and the latest ``kept_max - 1``.
 
-    Called for every new row, so there is never more than one to delete.
+    Called once for every delivery that is over, reported or not, so there is never more than one to delete.
     """
     oldest = latest - (kept_max - 1)
     if oldest > first:
@@ -95,8 +98,23 @@ def history(tx: Transaction, message_id: bytes, limit: int) -> list[tuple[int, A
     return [(split_key(key)[1], codec.decode(raw)) for key, raw in found]
 
 
-def delete_all(tx: Transaction, message_id: bytes, page: int = 64) -> None:
-    """Delete every row of a message, read or not readable."""
-    while keys := [key for key, _ in tx.scan("attempts", message_id, message_id + b"\xff" * 5, page)]:
-        for key in keys:
-            tx.delete("attempts", key)
+def keys_and_bytes(tx: Transaction, message_id: bytes) -> tuple[list[bytes], int]:
+    """The keys of all rows of a message, readable or not, and the bytes that it took to read them.
+
+    A scan, although the numbers of deliveries nearly tell the keys: only nearly, since ``attempts_kept_max`` may have
+    been another one when a row was written.
+    """
+    keys: list[bytes] = []
+    size, start = 0, message_id
+    while True:
+        page = tx.scan("attempts", start, message_id + b"\xff" * 5, PAGE_ROWS)
+        keys += [key for key, _ in page]
+        size += sum(len(value) for _, value in page)
+        if len(page) < PAGE_ROWS:
+            return keys, size
+        start = keys[-1] + b"\0"
+
+
+def delete(tx: Transaction, key: bytes) -> None:
+    """Delete one row."""
+    tx.delete("attempts", key)

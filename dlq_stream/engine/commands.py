@@ -16,7 +16,6 @@ from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.events import (
     EventIgnored,
     MessageEscalated,
-    MessagePurged,
     MessageRedriven,
     MessageRescheduled,
     MessageResolved,
@@ -29,6 +28,7 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.forwarding import forward_command
+from dlq_stream.engine.purge import PURGE_ORDERED_MS, Purges
 from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
 from dlq_stream.engine.turn import Budget, Turn, advance
 from dlq_stream.tables import attempts, messages
@@ -68,6 +68,7 @@ class _Desk:
     def __init__(self, turn: Turn, ids: Iterable[bytes]) -> None:
         self._turn = turn
         self._budget = Budget(turn.engine.dead_letter_bytes_max)
+        self._purges = Purges(turn)
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
 
@@ -86,7 +87,8 @@ class _Desk:
         if id_ in self._rows:
             return self._rows[id_]
         raw = self._stored[id_]
-        return None if raw is None else messages.codec.decode(raw)
+        row = None if raw is None else messages.codec.decode(raw)
+        return None if row is None or row.closed_ms == PURGE_ORDERED_MS else row
 
     def _ignore(self, id_: bytes, row: Message | None, why: Ignored) -> None:
         self._turn.book.ignored(row, why)
@@ -106,7 +108,7 @@ class _Desk:
             case Action.REDRIVE:
                 self._redrive(order, row)
             case Action.PURGE:
-                purge(self._turn, order.id, row, "operator")
+                self._purges.order(order.id, row)
                 self._rows[order.id] = None
 
     def _close(self, id_: bytes, row: Message, event: Event, how: Any, **changes: Any) -> None:
@@ -132,6 +134,8 @@ class _Desk:
 
     def _give_up(self, order: Order, row: Message) -> None:
         turn, reason, detail = self._turn, EscalationReason.OPERATOR, _said(order)
+        if row.status is DLQMessageStatus.RETRYING:  # this delivery is over, and its outcome will not count any more
+            attempts.trim(turn.tx, order.id, row.first_attempt, row.attempt, turn.engine.attempts_kept_max)
         turn.seen.append(MessageEscalated(order.id, row.queue, row.attempt, reason, detail))
         new = advance(row, Event.GIVEN_UP, due_ms=None, reason=reason.value, detail=detail)
         self._store(order.id, row, escalate(turn, self._budget, order.id, new), Event.GIVEN_UP)
@@ -158,14 +162,6 @@ class _Desk:
         messages.put(self._turn.tx, id_, new)
         self._rows[id_] = new
         self._turn.book.changed(old, new, event)
-
-
-def purge(turn: Turn, message_id: bytes, row: Message, how: Any) -> None:
-    """Delete a message with its attempts; its index entries go with the row."""
-    attempts.delete_all(turn.tx, message_id)
-    messages.delete(turn.tx, message_id)
-    turn.book.changed(row, None, Event.PURGED)
-    turn.seen.append(MessagePurged(message_id, row.queue, how))
 
 
 def _why_not(command: Command, row: Message | None) -> Ignored | None:

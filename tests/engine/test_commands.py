@@ -11,10 +11,10 @@ from dlq_stream.core.commands import Action, Order, Succeeded, encode_command
 from dlq_stream.core.errors import UnsupportedFormat
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
-from dlq_stream.engine import apply_commands
+from dlq_stream.engine import apply_commands, purge
 from dlq_stream.tables import messages
 from dlq_stream.tables.messages import DeadLetter
-from tests.engine.world import NOW, PERMANENT, TOPIC, World, id_of, offset_on
+from tests.engine.world import NOW, PERMANENT, RETENTION_MS, TOPIC, World, id_of, offset_on
 from tests.memory import FakeRecord
 
 UNKNOWN_ID = bytes(16)
@@ -201,6 +201,61 @@ def test_purge() -> None:
     assert (world.stats().purged, world.stats().resolved) == (1, 0)
     assert world.seen_of(events.MessagePurged)[0].how == "operator"
     world.check()
+
+
+@pytest.mark.parametrize("bound", ["bytes", "messages"])
+def test_many_purges_are_left_to_retention(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond what one transaction should read and delete; it takes them next, before what is older."""
+    if bound == "messages":
+        monkeypatch.setattr(purge, "PURGES_PER_BATCH_MAX", 2)
+    world = World(**({"purge_bytes_max": 250_000} if bound == "bytes" else {}))
+    older = world.fail(99, error=PERMANENT)
+    world.wait(1)
+    ids = [world.fail(offset, error=PERMANENT, value=bytes(100_000)) for offset in range(5)]
+    world.tell(*(Order(id_, Action.PURGE, 1) for id_ in ids))
+    assert [world.status(id_) for id_ in ids] == ["absent"] * 2 + ["escalated"] * 3
+    world.check()
+    while (next_ms := world.retain(steps_max=2)) == 0:
+        world.check()
+    assert next_ms == NOW + RETENTION_MS
+    assert world.home.rows["messages"].keys() == {older}
+    assert len(world.home.rows["attempts"]) == 1
+    purged = [(seen.id, seen.how) for seen in world.seen_of(events.MessagePurged)]
+    assert sorted(purged) == sorted((id_, "operator") for id_ in ids)
+    assert (world.stats().purged, world.stats().escalated) == (5, 1)
+    world.check()
+
+
+@pytest.mark.parametrize("action", Action)
+def test_what_was_purged_is_gone_for_later_commands(action: Action) -> None:
+    """Also where retention has not come to it yet; in the same batch or another."""
+    world = World(purge_bytes_max=1)
+    ids = [world.fail(offset, error=PERMANENT) for offset in range(2)]
+    orders = [Order(id_, Action.PURGE, 1) for id_ in ids]
+    again = Order(ids[1], action, 1, due_at=NOW if action is Action.RESCHEDULE else None)
+    world.tell(*orders, again, Succeeded(ids[1], 0))
+    world.tell(*orders, again, Succeeded(ids[1], 0))
+    assert world.status(ids[1]) == "escalated"
+    assert world.own_stats().ignored == {"absent": 6}
+    assert world.retain() is None
+    assert world.status(ids[1]) == "absent"
+    world.check()
+
+
+def test_the_number_of_attempts_is_kept_where_a_delivery_was_never_reported() -> None:
+    """An operator gave it up while it was on its way, and had it redriven: it counts as one of the latest."""
+    world = World(policy=RetryPolicy(max_retries=10), attempts_kept_max=3)
+    id_ = world.retried(times=1)
+    for attempt in range(1, 9):
+        if attempt == 4:
+            world.order(id_, Action.ESCALATE)
+            world.order(id_, Action.REDRIVE)
+        else:
+            world.fail(attempt=attempt)
+        assert len(world.history(id_)) <= 3
+        world.to_next_due()
+        world.emit()
+    assert [number for number, _ in world.history(id_)] == [0, 7, 8]
 
 
 @pytest.mark.parametrize("action", Action)

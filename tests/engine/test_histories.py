@@ -59,7 +59,9 @@ class Histories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World(policy=POLICY, attempts_kept_max=3, queues_max=1, dead_letter_bytes_max=600)
+        self.world = World(
+            policy=POLICY, attempts_kept_max=3, queues_max=1, dead_letter_bytes_max=600, purge_bytes_max=600
+        )
         self.past: list[tuple[Any, list[FakeRecord]]] = []
         self.stored: set[bytes] = set()
         self.emitted: set[tuple[bytes, bytes, int]] = set()

@@ -54,6 +54,36 @@ def test_in_bounded_steps_oldest_first() -> None:
     world.check()
 
 
+def test_in_steps_that_are_bounded_in_bytes() -> None:
+    """Records, and the attempts after the first; the rest is due at once, and one message always fits."""
+    world = World(purge_bytes_max=250_000)
+    ids = []
+    for offset, size in enumerate((100_000, 100_000, 100_000, 1_000_000, 100, 100)):
+        ids.append(world.fail(offset, error=PERMANENT, value=bytes(size)))
+        world.wait(1)
+    world.wait(RETENTION_MS)
+    left = []
+    while (next_ms := world.retain()) is not None:
+        assert next_ms <= world.now
+        left.append([world.status(id_) for id_ in ids].count("escalated"))
+    assert left == [4, 3, 2]
+    assert world.home.rows["messages"] == world.home.rows["attempts"] == {}
+    assert [seen.id for seen in world.seen_of(events.MessagePurged)] == ids
+    world.check()
+
+
+def test_what_later_attempts_hold_counts_as_well() -> None:
+    """The rows say how large the first is; what the others took is known when they were read."""
+    world = World(purge_bytes_max=10_000)
+    ids = [world.retried(offset, times=2, value=b"1", error_stacktrace=bytes(8_000)) for offset in range(3)]
+    for id_ in ids:
+        world.succeed(id_, 2)
+    world.wait(RETENTION_MS)
+    assert world.must(ids[0]).record_bytes < 10_000
+    assert world.retain() == world.now
+    assert sorted(world.status(id_) for id_ in ids) == ["absent", "resolved", "resolved"]
+
+
 def test_a_reopened_or_redriven_message_is_not_closed_any_more() -> None:
     """Its time begins anew when it is closed again."""
     world = World()

@@ -15,6 +15,7 @@ from tests.memory import MemoryPartition
 
 ID = bytes(range(16))
 NEXT = bytes(range(15)) + b"\x10"
+BEFORE = bytes(range(15)) + b"\x0e"
 
 
 def attempt(text: str = "") -> Attempt:
@@ -53,12 +54,34 @@ def test_a_single_kept_row_is_the_first() -> None:
     assert [number for number, _ in attempts.history(home.transaction(), ID, 10)] == [0]
 
 
-def test_all_rows_of_a_message_are_deleted_and_no_others() -> None:
-    """In pages, up to the largest number."""
+@given(st.sets(st.integers(0, 40) | st.just(ATTEMPT_MAX)), st.sets(st.integers(0, 3)), st.booleans())
+def test_all_rows_of_a_message_are_found_and_no_others(kept: set[int], others: set[int], staged: bool) -> None:
+    """In pages, up to the largest number, with what reading them took; those just written or deleted included."""
     home = MemoryPartition()
-    for number in (0, 1, 2, 3, ATTEMPT_MAX):
-        home.run(lambda tx, number=number: attempts.put(tx, ID, number, attempt()))
-    home.run(lambda tx: attempts.put(tx, NEXT, 0, attempt()))
-    home.run(lambda tx: attempts.delete_all(tx, ID, page=2))
-    assert attempts.get(home.transaction(), ID, 0) is None
-    assert list(home.rows["attempts"]) == [attempts.attempt_key(NEXT, 0)]
+
+    def write(tx: Any) -> None:
+        for number in kept:
+            attempts.put(tx, ID, number, attempt("x" * (number % 1_000)))
+        for number in others:
+            attempts.put(tx, NEXT, number, attempt())
+            attempts.put(tx, BEFORE, number, attempt())
+
+    if not staged:
+        home.run(write)
+
+    def find(tx: Any) -> tuple[list[bytes], int]:
+        if staged:
+            write(tx)
+        return attempts.keys_and_bytes(tx, ID)
+
+    keys, size = home.run(find)
+    assert keys == [attempts.attempt_key(ID, number) for number in sorted(kept)]
+    assert size == sum(len(home.rows["attempts"][key]) for key in keys)
+
+    def delete(tx: Any) -> tuple[list[bytes], int]:
+        for key in keys:
+            attempts.delete(tx, key)
+        return attempts.keys_and_bytes(tx, ID)
+
+    assert home.run(delete) == ([], 0)
+    assert len(home.rows["attempts"]) == 2 * len(others)

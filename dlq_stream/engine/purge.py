@@ -1,0 +1,55 @@
+"""The end of a message: its row goes, with its attempts and its index entries, and is counted out.
+
+Retention purges what was closed long enough ago, an operator what he names.  His orders come in batches as large as he
+likes, about messages of any size, and a batch is one transaction: what is too much for it is left to retention, marked
+so that it goes first (`PURGE_ORDERED_MS`).  To whatever command comes afterwards it is gone already.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec.structs import replace
+
+from dlq_stream.core.events import MessagePurged
+from dlq_stream.core.lifecycle import Event
+from dlq_stream.engine.turn import Budget, Turn
+from dlq_stream.tables import attempts, messages
+from dlq_stream.tables.messages import Message
+
+PURGE_ORDERED_MS = 0
+"""`Message.closed_ms` of what an operator purged and retention is to delete: before everything that was ever closed."""
+
+PURGES_PER_BATCH_MAX = 200
+"""Messages that one batch of commands deletes itself."""
+
+
+class Purges:
+    """The purges that one batch of commands orders."""
+
+    def __init__(self, turn: Turn) -> None:
+        self._turn = turn
+        self._left = PURGES_PER_BATCH_MAX
+        self._budget = Budget(turn.engine.purge_bytes_max)
+
+    def order(self, message_id: bytes, row: Message) -> None:
+        """Delete the message, or leave it to retention."""
+        turn = self._turn
+        if self._left and self._budget.affords(row.record_bytes):
+            keys, size = attempts.keys_and_bytes(turn.tx, message_id)
+            purge(turn, message_id, row, keys, "operator")
+            self._left -= 1
+            self._budget.spend(size)
+        else:
+            messages.put(turn.tx, message_id, replace(row, closed_ms=PURGE_ORDERED_MS))
+
+
+def purge(
+    turn: Turn, message_id: bytes, row: Message, attempt_keys: list[bytes], how: Literal["retention", "operator"]
+) -> None:
+    """Delete a message with these attempts, all that it has; its index entries go with the row."""
+    for key in attempt_keys:
+        attempts.delete(turn.tx, key)
+    messages.delete(turn.tx, message_id)
+    turn.book.changed(row, None, Event.PURGED)
+    turn.seen.append(MessagePurged(message_id, row.queue, how))
