@@ -203,6 +203,19 @@ def test_purge() -> None:
     world.check()
 
 
+def test_a_replay_brings_back_what_an_operator_purged() -> None:
+    """Nothing is left that could tell: it is a new message.  What is only closed is known, and stays as it is."""
+    world = World()
+    purged, closed = [world.fail(offset, error=PERMANENT) for offset in range(2)]
+    world.order(purged, Action.PURGE)
+    row = world.must(closed)
+    world.apply(*(world.failure(offset, error=PERMANENT) for offset in range(2)))
+    assert (world.status(purged), world.must(purged).revision) == ("escalated", 1)
+    assert world.row(closed) == row
+    assert len(world.dead_letters()) == 3
+    world.check()
+
+
 @pytest.mark.parametrize("bound", ["bytes", "messages"])
 def test_many_purges_are_left_to_retention(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what one transaction should read and delete; it takes them next, before what is older."""
