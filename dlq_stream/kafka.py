@@ -64,6 +64,7 @@ class _QuietConnection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka ha
     """A connection whose metadata requests never create topics."""
 
     def send(self, request: Any, expect_response: bool = True) -> Any:
+        """Removes: every metadata request of aiokafka's lets the brokers create the topics that it names."""
         return super().send(_forbid(request), expect_response)
 
 
@@ -71,6 +72,7 @@ class _QuietClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no typ
     """A client that hands out quiet connections only."""
 
     async def _get_conn(self, node_id: Any, **options: Any) -> Any:
+        """Removes: the same for connections that are opened later than `no_topic_creation` was called."""
         return _silence(await super()._get_conn(node_id, **options))
 
 

@@ -58,9 +58,11 @@ class App(faust.App):
         super().__init__(app_id, TableManager=TableManager, Table=Table, **FIXED_SETTINGS, **web, **settings)
 
     def _new_transport(self) -> Transport:
+        """Removes: the driver that the broker's URL chooses, whose consumer loses and repeats records (#596, #606)."""
         return Transport(self.conf.broker_consumer, self, loop=self.loop)
 
     def _new_producer_transport(self) -> Transport:
+        """Removes: the same driver's producer, which brings deleted topics back (see `Producer`)."""
         return Transport(self.conf.broker_producer, self, loop=self.loop)
 
     def on_init_dependencies(self) -> Any:

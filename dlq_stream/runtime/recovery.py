@@ -117,7 +117,7 @@ class TableManager(FaustTableManager):
 
     @property
     def recovery(self) -> Recovery:
-        """The recovery service, made on first use."""
+        """Removes: Faust's recovery, which takes an unknown end for nothing to restore; made on first use."""
         if self._recovery is None:
             self._recovery = Recovery(self.app, self, beacon=self.beacon, loop=self.loop)
         return self._recovery

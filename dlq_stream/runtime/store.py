@@ -25,15 +25,21 @@ def _refuse(table: str) -> NoReturn:
 
 
 class CommittedStore(SerializedStore):
-    """Reads rows of the partitions that this worker owns; refuses writes."""
+    """Reads rows of the partitions that this worker owns; refuses writes.
+
+    What its overrides remove are defects of Faust's RocksDB store, which it stands in for.
+    """
 
     def _set(self, key: bytes, value: bytes | None) -> NoReturn:
+        """Removes: writes that reach the disk before they are committed, and stay there when they never are."""
         _refuse(self.table_name)
 
     def _del(self, key: bytes) -> NoReturn:
+        """Removes: deletions that reach the disk before they are committed, and are not undone when they never are."""
         _refuse(self.table_name)
 
     def _clear(self) -> NoReturn:
+        """Removes: a bare "TODO" where somebody wants to clear a table."""
         _refuse(self.table_name)
 
     def persisted_offset(self, tp: Any) -> int | None:
@@ -49,6 +55,7 @@ class CommittedStore(SerializedStore):
             yield from partition.committed_rows(tag)
 
     def _get(self, key: bytes) -> bytes | None:
+        """Removes: inside a stream only the event's partition is looked at, outside of one stale standbys are, too."""
         tag = _TAGS[self.table_name]
         for partition in list(self.app.owner.partitions.values()):
             value: bytes | None = partition.committed(tag + key)
@@ -57,22 +64,27 @@ class CommittedStore(SerializedStore):
         return None
 
     def _contains(self, key: bytes) -> bool:
+        """Removes: the same partial look as in `_get`."""
         return self._get(key) is not None
 
     def _iteritems(self) -> Iterator[tuple[bytes, bytes]]:
+        """Removes: iterating over rows that were never committed."""
         yield from self._committed()
 
     def _iterkeys(self) -> Iterator[bytes]:
+        """Removes: iterating over keys that were never committed."""
         return (key for key, _ in self._committed())
 
     def _itervalues(self) -> Iterator[bytes | None]:
+        """Removes: iterating over values that were never committed."""
         return (value for _, value in self._committed())
 
     def _size(self) -> int:
+        """Removes: counting rows that were never committed."""
         return sum(1 for _ in self._committed())
 
     def reset_state(self) -> None:
-        """Nothing is kept here."""
+        """Removes: ``faust reset`` deleting databases that a worker may have open; nothing is kept here."""
 
     async def backup_partition(self, tp: Any, flush: bool = True, purge: bool = False, keep: int = 1) -> NoReturn:
         """There are no backups: the changelogs are what a lost state is built from."""
@@ -87,6 +99,7 @@ class Table(FaustTable):
     """A Faust table over the partitions' stores."""
 
     def _new_store_by_url(self, url: Any) -> CommittedStore:
+        """Removes: stores of Faust's own, which are dirty after a crash, whatever the URL says."""
         return CommittedStore(
             url,
             self.app,
