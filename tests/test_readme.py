@@ -9,7 +9,10 @@ from pathlib import Path
 
 from dlq_stream.core import headers
 from dlq_stream.core.lifecycle import diagram
+from dlq_stream.core.transaction import Destination
 from dlq_stream.settings import Settings
+from tests.engine.world import TOPIC, World
+from tests.memory import Sent
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -34,12 +37,55 @@ def test_the_settings_example_loads() -> None:
     assert plain == {name: getattr(Settings(), name) for name in plain}
 
 
-def test_every_header_named_is_one_of_the_contract() -> None:
-    """The table of headers names no header that the code does not know."""
-    table = README[README.index("| Header |") : README.index("Retries and `-dlq` records carry")]
-    named = set(re.findall(r"`(dlq-[a-z-]+)`", table))
-    assert named
-    assert named <= set(headers.OWN_HEADERS)
+def wire_contract() -> str:
+    """What is said to those who write clients of their own."""
+    return README[README.index("### From any language") : README.index("## Policy")]
+
+
+def documented(letter: str) -> set[str]:
+    """The headers that the table marks with a letter."""
+    rows = re.findall(r"^\| (`dlq-.*?) \|.*\| ([A-Z ]+) \|$", wire_contract(), re.MULTILINE)
+    return {name for names, letters in rows if letter in letters for name in re.findall(r"`(dlq-[a-z-]+)`", names)}
+
+
+def names_of(sent: Sent) -> set[str]:
+    return {name for name, _ in sent.headers if name in headers.OWN_HEADERS}
+
+
+def test_every_header_of_the_contract_is_documented() -> None:
+    """By its whole name, and no other is but the one that stands for all others."""
+    named = set(re.findall(r"`(dlq-[a-z-]+)`", wire_contract()))
+    assert named - {"dlq-version"} == set(headers.OWN_HEADERS)
+
+
+def test_the_table_says_what_failure_events_may_hold() -> None:
+    """All but what only workers write; they read `dlq-forwarded`, too."""
+    workers = {headers.FIRST_FAILED_AT, headers.DUE_AT, headers.ESCALATION_REASON, headers.UNDECODABLE}
+    assert documented("E") == headers.OWN_HEADERS - headers.QUARANTINE_HEADERS - workers
+
+
+def test_the_table_says_what_retries_and_dead_letters_hold() -> None:
+    """Of a failure that says all there is to say."""
+    world = World()
+    world.home.learn(Destination(f"{TOPIC}-own", 8))
+    said = {
+        "queue": "ovens",
+        "error_cause_type": "OSError",
+        "failed_at": 1_699_999_999_500,
+        "metadata": "{}",
+        "outcomes": "reported",
+        "retry_after_ms": 0,
+        "retry_topic": f"{TOPIC}-own",
+        "forwarded": "1",
+    }
+    given = {name for name, _ in world.failure(category="transient", **said).headers}
+    assert documented("E") <= given
+    world.fail(category="transient", **said)
+    world.emit()
+    world.fail(attempt=1, category="permanent", **said)
+    (retry,) = world.emissions(f"{TOPIC}-own")
+    (letter,) = world.dead_letters()
+    assert (documented("R"), documented("D")) == (names_of(retry), names_of(letter))
 
 
 def test_python_examples_are_valid_python() -> None:

@@ -44,7 +44,11 @@ class State(StrEnum):
 
 
 class Event(StrEnum):
-    """What can happen to a message; the value is how the diagram words it."""
+    """What can happen to a message; the value is how the diagram words it.
+
+    ``RETRY_NOW`` is an operator's order, which this table allows or ignores like any other.  It is carried out as
+    ``RESCHEDULED``, to now, and then ``DUE``, in the timer's next tick: emitting is the timer's alone.
+    """
 
     FAILED_AGAIN = "failed, worth a retry"
     FAILED_FINALLY = "failed, permanent or no retries left"
