@@ -1,7 +1,7 @@
 """The wire contract as any language can keep it: plain Kafka clients, hashes of the standard library, nothing of ours.
 
-Only the worker under test and its command line are ours.  What is sent and expected here is spelt out byte by byte, so
-that this module can be read beside the contract's documentation.
+Only the worker under test and the command ``dlq-stream status`` are ours, each a process of its own.  What is sent and
+expected here is spelt out byte by byte, so that this module can be read beside the contract's documentation.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import struct
 import time
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -18,7 +19,7 @@ from aiokafka import AIOKafkaProducer, ConsumerRecord
 from aiokafka.structs import RecordMetadata
 
 from tests.integration.harness import App
-from tests.kafka_clients import Header, Outgoing, create_topics, produce, read_topic, until_records
+from tests.integration.plain_clients import Header, Outgoing, create_topic, produce, read, until_records
 from tests.kafka_fixture import LocalKafka, unique_name
 
 PARTITIONS = 4
@@ -36,7 +37,7 @@ async def app(kafka: LocalKafka, tmp_path_factory: pytest.TempPathFactory) -> As
 @pytest_asyncio.fixture
 async def source(kafka: LocalKafka) -> str:
     topic = unique_name("heat")
-    await create_topics(kafka.bootstrap, topic, partitions=3, config={"message.timestamp.type": "LogAppendTime"})
+    await create_topic(kafka.bootstrap, topic, partitions=3, config={"message.timestamp.type": "LogAppendTime"})
     return topic
 
 
@@ -55,9 +56,21 @@ async def report(
     partition: int | None = None,
 ) -> RecordMetadata:
     """One failure event."""
-    event = Outgoing(f"{app.app_id}-failures", value, key, headers, partition)
-    (written,) = await produce(app.bootstrap, [event])
-    return written
+    return await produce(app.bootstrap, Outgoing(f"{app.app_id}-failures", value, key, headers, partition))
+
+
+async def until_status(app: App, queue: str, **wanted: int) -> None:
+    """Wait until ``dlq-stream status --json`` shows these numbers of a queue; totals and ignored events included."""
+    deadline = time.monotonic() + 30
+    while True:
+        told = await app.run("status", "--json")
+        assert told.returncode == 0, told.stderr
+        row: dict[str, Any] = next((row for row in json.loads(told.stdout)["queues"] if row["queue"] == queue), {})
+        totals = {f"total_{name}": count for name, count in row.get("totals", {}).items()}
+        shown = row | row.get("ignored", {}) | totals
+        if wanted.items() <= shown.items():
+            return
+        assert time.monotonic() < deadline, f"status shows {shown}"
 
 
 async def retries(app: App, source: str, count: int = 1) -> list[ConsumerRecord]:
@@ -76,7 +89,7 @@ async def quarantined(app: App, event: RecordMetadata) -> ConsumerRecord:
     }
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        for record in await read_topic(app.bootstrap, f"{app.app_id}-quarantine"):
+        for record in await read(app.bootstrap, f"{app.app_id}-quarantine"):
             if place <= set(record.headers):
                 return record
     raise AssertionError(f"{event} is not in quarantine")
@@ -117,7 +130,7 @@ async def test_the_id_is_derived_from_the_origin(app: App, source: str) -> None:
     ]
     for partition in range(PARTITIONS):
         await report(app, headers, key=b"key", partition=partition)
-    await app.figures(source, retrying=1, duplicate=PARTITIONS - 1)
+    await until_status(app, source, retrying=1, duplicate=PARTITIONS - 1)
     (retry,) = await retries(app, source)
     assert text(retry, "dlq-message-id") == derived_id("öfen", source, 2, 81, 1_767_225_600_000)
     assert (retry.partition, text(retry, "dlq-group")) == (2, "öfen")
@@ -159,10 +172,10 @@ async def test_a_misplaced_event_is_passed_on(app: App, source: str) -> None:
     for partition in range(PARTITIONS):
         if partition != right:
             await report(app, headers, key=b"k%d" % partition, value=b"v", partition=partition)
-    await app.figures(source, retrying=1, duplicate=PARTITIONS - 1)
+    await until_status(app, source, retrying=1, duplicate=PARTITIONS - 1)
     forwarded = [
         record
-        for record in await read_topic(app.bootstrap, f"{app.app_id}-failures")
+        for record in await read(app.bootstrap, f"{app.app_id}-failures")
         if ("dlq-forwarded", b"1") in record.headers and text(record, "dlq-message-id") == id_
     ]
     assert {record.partition for record in forwarded} == {right}
@@ -176,7 +189,7 @@ async def test_a_misplaced_event_is_passed_on(app: App, source: str) -> None:
     again = await report(app, [*headers, ("dlq-forwarded", b"1")], key=b"k", value=b"v", partition=wrong)
     kept = await quarantined(app, again)
     assert "wrong partition" in (text(kept, "dlq-quarantine-reason") or "")
-    assert len(await read_topic(app.bootstrap, source)) == 1
+    assert len(await read(app.bootstrap, source)) == 1
 
 
 async def test_a_message_goes_on_under_its_id(app: App, source: str) -> None:
@@ -197,8 +210,8 @@ async def test_a_message_goes_on_under_its_id(app: App, source: str) -> None:
     assert int(text(second, "dlq-due-at") or 0) >= first.timestamp + 2 * BACKOFF_MS
     command = {"type": "succeeded", "message_id": text(second, "dlq-message-id"), "attempt": 2}
     key = (text(second, "dlq-message-id") or "").encode()
-    await produce(app.bootstrap, [Outgoing(f"{app.app_id}-commands", json.dumps(command).encode(), key)])
-    await app.figures(source, resolved=1, total_succeeded=1, total_failures=2, total_retries=2)
+    await produce(app.bootstrap, Outgoing(f"{app.app_id}-commands", json.dumps(command).encode(), key))
+    await until_status(app, source, resolved=1, total_succeeded=1, total_failures=2, total_retries=2)
 
 
 async def test_another_groups_failure_of_a_retry_is_a_message_of_its_own(app: App, source: str) -> None:
@@ -238,13 +251,12 @@ async def test_senders_may_compress_and_use_transactions(app: App, source: str) 
             await producer.send_and_wait(topic, codec.encode() * 500, headers=headers)
     for value, commit in ((b"committed", True), (b"aborted", False)):
         event = Outgoing(topic, value, None, headers)
-        await produce(app.bootstrap, [event], transactional_id=unique_name("sender"), commit=commit)
-    event = Outgoing(topic, b"afterwards", None, headers)
-    await produce(app.bootstrap, [event])
+        await produce(app.bootstrap, event, transactional_id=unique_name("sender"), commit=commit)
+    await produce(app.bootstrap, Outgoing(topic, b"afterwards", None, headers))
     values = {b"gzip", b"snappy", b"lz4", b"zstd", b"committed", b"afterwards"}
     found = await retries(app, source, len(values))
     assert {next(value for value in values if (record.value or b"").startswith(value)) for record in found} == values
-    await app.figures(source, retrying=len(values), total_failures=len(values))
+    await until_status(app, source, retrying=len(values), total_failures=len(values))
 
 
 async def test_of_repeated_headers_the_last_counts(app: App, source: str) -> None:
@@ -261,6 +273,20 @@ async def test_of_repeated_headers_the_last_counts(app: App, source: str) -> Non
     (retry,) = await retries(app, source)
     assert text(retry, "dlq-queue") == "second"
     assert [header for header in retry.headers if header[0] == "u"] == [("u", b"1"), ("u", b"2")]
+
+
+async def test_a_header_that_the_contract_does_not_name_is_the_users(app: App, source: str) -> None:
+    """Whatever it begins with, and whatever version somebody means by it: there is none, so nothing is refused."""
+    users = [("dlq-version", b"99"), ("dlq-contract", None), ("dlq-version", b"\xff"), ("DLQ-Attempt", b"many")]
+    await report(app, [*users[:2], ("dlq-original-topic", source.encode()), *users[2:]], key=b"k")
+    (first,) = await retries(app, source)
+    assert first.headers[:4] == tuple(users)
+    assert text(first, "dlq-attempt") == "1"
+    id_ = (text(first, "dlq-message-id") or "").encode()
+    await report(app, [*first.headers, ("dlq-original-key", b"k"), ("dlq-category", b"permanent")], key=id_)
+    (letter,) = await until_records(app.bootstrap, f"{source}-dlq", 1)
+    assert letter.headers[:4] == tuple(users)
+    assert text(letter, "dlq-escalation-reason") == "permanent"
 
 
 async def test_an_id_belongs_to_one_record(app: App, source: str) -> None:
