@@ -76,15 +76,31 @@ _PERMANENT_TYPES = """
     UndefinedTableError UndefinedColumnError UndefinedTable UndefinedColumn
 
     IllegalArgumentException NumberFormatException ClassCastException ArrayStoreException InputMismatchException
-    DateTimeParseException ParseException CharacterCodingException MalformedInputException
-    UnmappableCharacterException UTFDataFormatException
-    ConstraintViolationException MethodArgumentNotValidException
-    JsonProcessingException JsonParseException JsonMappingException JsonSyntaxException MismatchedInputException
-    InvalidFormatException UnrecognizedPropertyException InvalidDefinitionException InvalidTypeIdException
-    InvalidProtocolBufferException AvroTypeException AvroMissingFieldException
-    HttpMessageConversionException MessageConversionException DeserializationException
+    DateTimeException DateTimeParseException UnsupportedTemporalTypeException ParseException
+    MalformedURLException URISyntaxException
+    CharacterCodingException MalformedInputException UnmappableCharacterException UTFDataFormatException
+    CharConversionException UnsupportedEncodingException UnsupportedCharsetException
+    StreamCorruptedException InvalidClassException InvalidObjectException NotSerializableException
+    java.util.zip.DataFormatException
+
+    SchemaValidationException InvalidSchemaException IncompatibleSchemaException JsonSchemaException
+    ConstraintViolationException MethodArgumentNotValidException MethodArgumentTypeMismatchException
+    TypeMismatchException org.springframework.validation.BindException WebExchangeBindException
+    ServerWebInputException
+
+    JsonProcessingException JsonParseException JsonEOFException JsonGenerationException JsonMappingException
+    StreamReadException StreamWriteException InputCoercionException DatabindException MismatchedInputException
+    InvalidFormatException InvalidNullException PropertyBindingException UnrecognizedPropertyException
+    IgnoredPropertyException InvalidDefinitionException InvalidTypeIdException ValueInstantiationException
+    JsonSyntaxException MalformedJsonException JsonParsingException JSONException
+    InvalidProtocolBufferException InvalidWireTypeException UninitializedMessageException
+    AvroTypeException AvroMissingFieldException UnresolvedUnionException org.apache.avro.message.BadHeaderException
+    SAXParseException javax.xml.bind.UnmarshalException jakarta.xml.bind.UnmarshalException
+    HttpMessageConversionException HttpMessageNotReadableException HttpMessageNotWritableException
+    MessageConversionException ConversionException ConversionFailedException DeserializationException
 
     SerializationException RecordDeserializationException RecordTooLargeException InvalidRecordException
+    org.apache.kafka.connect.errors.DataException SchemaBuilderException SchemaProjectorException
     SQLDataException SQLSyntaxErrorException SQLIntegrityConstraintViolationException
 """
 

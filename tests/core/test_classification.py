@@ -128,11 +128,50 @@ def test_errors_that_pass(name: str) -> None:
         "java.nio.charset.MalformedInputException",
         "com.fasterxml.jackson.core.JsonParseException",
         "com.fasterxml.jackson.databind.exc.MismatchedInputException",
+        "com.fasterxml.jackson.core.io.JsonEOFException",
+        "com.fasterxml.jackson.core.exc.StreamReadException",
+        "com.fasterxml.jackson.core.exc.InputCoercionException",
+        "com.fasterxml.jackson.databind.JsonMappingException",
+        "com.fasterxml.jackson.databind.exc.InvalidFormatException",
+        "com.fasterxml.jackson.databind.exc.InvalidNullException",
+        "com.fasterxml.jackson.databind.exc.UnrecognizedPropertyException",
+        "com.fasterxml.jackson.databind.exc.ValueInstantiationException",
+        "tools.jackson.databind.DatabindException",
         "com.google.gson.JsonSyntaxException",
+        "com.google.gson.stream.MalformedJsonException",
+        "org.json.JSONException",
+        "jakarta.json.stream.JsonParsingException",
         "jakarta.validation.ConstraintViolationException",
+        "jakarta.xml.bind.UnmarshalException",
+        "org.xml.sax.SAXParseException",
+        "javax.validation.ValidationException",
+        "org.everit.json.schema.ValidationException",
+        "com.networknt.schema.JsonSchemaException",
+        "java.io.StreamCorruptedException",
+        "java.io.InvalidClassException",
+        "java.time.DateTimeException",
+        "java.time.temporal.UnsupportedTemporalTypeException",
+        "java.net.URISyntaxException",
+        "java.util.zip.DataFormatException",
+        "com.google.protobuf.InvalidProtocolBufferException",
+        "com.google.protobuf.InvalidProtocolBufferException$InvalidWireTypeException",
+        "com.google.protobuf.UninitializedMessageException",
         "org.apache.avro.AvroTypeException",
+        "org.apache.avro.SchemaParseException",
+        "org.apache.avro.SchemaValidationException",
+        "org.apache.avro.UnresolvedUnionException",
+        "org.apache.avro.message.BadHeaderException",
+        "io.confluent.kafka.schemaregistry.exceptions.InvalidSchemaException",
+        "io.confluent.kafka.schemaregistry.exceptions.IncompatibleSchemaException",
         "org.apache.kafka.common.errors.SerializationException",
         "org.apache.kafka.common.errors.RecordDeserializationException",
+        "org.apache.kafka.connect.errors.DataException",
+        "org.apache.kafka.connect.errors.SchemaBuilderException",
+        "org.springframework.kafka.support.serializer.DeserializationException",
+        "org.springframework.kafka.support.converter.ConversionException",
+        "org.springframework.http.converter.HttpMessageNotReadableException",
+        "org.springframework.validation.BindException",
+        "org.springframework.web.method.annotation.MethodArgumentTypeMismatchException",
     ],
 )
 def test_errors_that_stay(name: str) -> None:
@@ -146,6 +185,17 @@ def test_errors_that_stay(name: str) -> None:
         "java.lang.NullPointerException",
         "java.lang.RuntimeException",
         "java.lang.IllegalStateException",
+        "java.util.NoSuchElementException",  # of a pool's, too, when it waited in vain
+        "java.net.BindException",
+        "java.rmi.UnmarshalException",
+        "java.security.cert.CertPathValidatorException",
+        "java.security.cert.CertificateException",
+        "javax.xml.stream.XMLStreamException",
+        "org.apache.avro.AvroRuntimeException",
+        "org.springframework.security.oauth2.jwt.JwtValidationException",
+        "io.confluent.kafka.schemaregistry.client.rest.exceptions.RestClientException",
+        "org.apache.kafka.common.KafkaException",
+        "app.DataException",
         "botocore.exceptions.ClientError",
         "requests.exceptions.HTTPError",
         "tarfile.ReadError",
@@ -200,6 +250,14 @@ def test_a_type_outweighs_a_message() -> None:
 def test_transient_comes_before_permanent() -> None:
     """A retry in vain is cheaper than giving up too early, whichever of the two is the cause."""
     assert DEFAULTS.classify(["ValueError", "Exception", "TimeoutError"], "").category is TRANSIENT
+
+
+def test_what_could_not_be_read_for_want_of_a_connection_is_transient() -> None:
+    """A deserializer that cannot reach its schema registry fails like one that cannot read; its cause tells."""
+    names = ["org.apache.kafka.common.errors.SerializationException", "org.apache.kafka.common.KafkaException"]
+    message = "Error retrieving Avro schema for id 7"
+    assert DEFAULTS.classify(names, message).category is PERMANENT
+    assert DEFAULTS.classify([*names, "java.net.ConnectException"], message).category is TRANSIENT
 
 
 def test_certificates_are_not_values() -> None:
