@@ -34,8 +34,8 @@ class StuckReason(StrEnum):
 class UnwrittenReason(StrEnum):
     """Why an ESCALATED message is not in its ``-dlq`` topic.
 
-    * ``UNKNOWN``: nothing is known of the topic yet; ``DEFERRED``: the transaction had written enough.  Both pass within
-      a second.
+    * ``UNKNOWN``: nothing is known of the topic yet; ``DEFERRED``: the transaction had written enough.  Both pass
+      within a second.
     * ``MISSING``, ``NOT_AUTHORISED``, ``POLICY_VIOLATION``, ``UNUSABLE``, ``UNAVAILABLE``: the topic, as the brokers
       have it; the write is tried again.
     * ``FORBIDDEN``: today's settings do not allow the original topic; tried again.

@@ -2,8 +2,8 @@
 
 It goes out in the transaction that escalates.  Where it cannot, the message waits in the due index for the next try
 (`DeadLetter.WAITING`), with the reason in its row; a record that can never be written leaves it ESCALATED for good
-(`DeadLetter.IMPOSSIBLE`).  Nothing is dropped, and retention does not take what was not written.  The reason begins with
-an `UnwrittenReason`, which figures and logs go by; the brokers' own words follow where there are any.
+(`DeadLetter.IMPOSSIBLE`).  Nothing is dropped, and retention does not take what was not written.  The reason begins
+with an `UnwrittenReason`, which figures and logs go by; the brokers' own words follow where there are any.
 
 None of this is a transition: the status is ESCALATED before and after, and the revision stays.
 """

@@ -12,7 +12,7 @@ from typing import Any
 
 from faust.worker import Worker as FaustWorker
 
-from dlq_stream.runtime.crash import give_up
+from dlq_stream.runtime.crash import give_up, told_to_stop
 
 STOP_SECONDS_MAX = 9.0
 """From a signal to the end of the process; supervisors are told that ten seconds are enough."""
@@ -23,6 +23,7 @@ class Worker(FaustWorker):
 
     def _schedule_shutdown(self, signal: Any) -> None:
         """Removes: an end that waits for brokers as long as it takes."""
+        told_to_stop()
         deadline = threading.Timer(STOP_SECONDS_MAX, give_up, (STOP_SECONDS_MAX,))
         deadline.daemon = True
         deadline.start()

@@ -14,7 +14,7 @@ from dlq_stream.engine import Engine
 from dlq_stream.kafka import split_brokers
 from dlq_stream.runtime.app import App
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
-from dlq_stream.runtime.crash import crash, refuse
+from dlq_stream.runtime.crash import Refuse, crash
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import RUNS_WAITING_MAX, BatchLimits
 from dlq_stream.runtime.outcomes import Identification
@@ -106,9 +106,10 @@ class WorkerApp(App):
         )
 
 
-def assemble(settings: Settings) -> tuple[WorkerApp, Engine]:
+def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple[WorkerApp, Engine]:
     """The app without agents and timers, and the engine that these use."""
-    app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=crash, **faust_settings(settings))
+    options = {"Worker": process, **faust_settings(settings)}
+    app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=crash, **options)
     app.owner = Owner(
         new_partition=app.new_partition,
         seek=lambda topic, partition, position: app.consumer.read_from(topic, partition, position),
@@ -169,7 +170,6 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
     fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * FETCHES_HELD_MAX)
     return {
-        "Worker": Worker,
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,
         "topic_partitions": settings.partitions,

@@ -11,21 +11,22 @@ from typing import Any
 
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
-from dlq_stream.runtime.app import App
+from dlq_stream.runtime.crash import Refuse, refuse
 from dlq_stream.runtime.owner import Poll
+from dlq_stream.runtime.process import Worker
 from dlq_stream.runtime.timers import NextLook, TimerSpec
 from dlq_stream.settings import Settings
 from dlq_stream.tables import TABLES
 from dlq_stream.topics import AppTopics
-from dlq_stream.worker.assembly import assemble
+from dlq_stream.worker.assembly import WorkerApp, assemble
 
 RAW = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
 """Keys and values stay bytes: an undecodable one must reach the engine, which quarantines it whole."""
 
 
-def stream(settings: Settings) -> App:
-    """The worker's app."""
-    app, engine = assemble(settings)
+def stream(settings: Settings, *, refuse: Refuse = refuse, process: type[Worker] = Worker) -> WorkerApp:
+    """The worker's app; ``refuse`` and ``process`` say how it ends and logs under which command."""
+    app, engine = assemble(settings, refuse, process)
     topics = AppTopics(settings.app_id)
     failures = app.topic(topics.failures, partitions=settings.partitions, **RAW)
     commands = app.topic(topics.commands, partitions=settings.partitions, **RAW)

@@ -35,6 +35,7 @@ from tests.kafka_fixture import LocalKafka, unique_name
 T = TypeVar("T")
 
 CLI = (sys.executable, "-m", "dlq_stream.cli")
+FAUST = (sys.executable, "-m", "faust", "-A", "dlq_stream.worker.app", "worker")
 PARTITIONS = 4
 GROUP = "furnaces"
 

@@ -1,10 +1,11 @@
 """Poison among good events on every partition: the good ones are all retried, the poison is in quarantine, whole.
 
-Everything sent here carries a mark that must not appear in the worker's log, though it logs at level debug.
+Everything sent here carries a mark that must not appear in a worker's log, though it logs at level debug.
 """
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import AsyncIterator, Sequence
 
@@ -15,7 +16,8 @@ from aiokafka.record.util import calc_crc32c
 
 from dlq_stream.core.ids import partition_of
 from dlq_stream.kafka import no_topic_creation
-from tests.integration.harness import PARTITIONS, App, by_id, id_of, own, users
+from tests.integration.conftest import MakeApp
+from tests.integration.harness import CLI, FAUST, PARTITIONS, App, by_id, id_of, own, users
 from tests.kafka_clients import Header, Outgoing
 from tests.kafka_fixture import LocalKafka
 
@@ -216,6 +218,38 @@ async def test_a_megabyte_is_no_poison(app: App) -> None:
     assert own(letter)["dlq-escalation-reason"] == b"too-large"
     assert len(await app.read(tight)) == 1
     await app.figures(tight, escalated=1, unwritten=0)
+
+
+@pytest.mark.parametrize("command", [[*CLI, "worker", "--log-level", "debug"], [*FAUST, "--loglevel", "debug"]])
+async def test_senders_words_are_not_logged(kafka: LocalKafka, make_app: MakeApp, command: Sequence[str]) -> None:
+    """Neither payloads nor keys nor header values nor what commands say, under our command and Faust's own."""
+    app = await make_app(kafka, log_format="json")
+    worker = await app.worker(command=command).start()
+    source, word = await app.source(), MARK.decode()
+    records = await app.produced(*(Outgoing(source, MARK, MARK, [("user", MARK)]) for _ in range(8)))
+    marked = {f"error_{name}": word for name in ("message", "stacktrace", "cause_type")} | {"metadata": f'"{word}"'}
+    marked |= {"queue": word, "group": word, "message_id": None, "outcomes": "reported"}
+    ids = [id_of(record, group=word) for record in records]
+    waits = {"error_type": word, "retry_after_ms": 600_000}
+    await app.send(*(app.failure(each, **marked | waits) for each in records[:6]))
+    await app.send(*(app.failure(each, **marked | {"error_type": f"{word},ValueError"}) for each in records[6:]))
+    await app.send(Outgoing(app.topic("failures"), MARK, MARK, [("dlq-attempt", MARK)]))
+    await app.figures(word, pending=6, escalated=2, unwritten=0)
+    said = {"reason": word, "by": word}
+    for kind, id_ in zip(("reschedule", "escalate", "resolve", "retry", "redrive"), [*ids[:4], ids[7]], strict=True):
+        await app.send(app.command(kind, id_, revision=1, **said, **({"due_at": 1} if kind == "reschedule" else {})))
+    await app.send(app.command(word, ids[4], revision=1, **said), app.command("purge", ids[4], revision=9, **said))
+    await app.figures(word, retrying=3, pending=2, escalated=2, resolved=1, unwritten=0, total_failures=8)
+    retries = [each for each in await app.until(source, 8 + 3) if "dlq-attempt" in own(each)]
+    await app.send(app.failure(retries[0], **marked), app.command("succeeded", id_of(retries[1]), attempt=1))
+    await app.figures(word, retrying=1, pending=3, escalated=2, resolved=2, revision=1, total_failures=9)
+    assert (await app.status())["quarantined"] == 2
+    assert (await worker.stop())[0] == 0
+    assert [line for line in worker.log.splitlines() if word in line][:1] == []
+    lines = [json.loads(line) for line in worker.log.splitlines() if line.startswith("{")]
+    events = {line["message"] for line in lines if line["logger"] == "dlq_stream.events" and line["level"] == "debug"}
+    assert events >= {"FailureStored", "MessageEscalated", "MessageRescheduled", "MessageRedriven", "EventQuarantined"}
+    assert {line["fault"] for line in lines if "fault" in line} == {"dlq-original-topic", "type"}
 
 
 async def send_with_header_name(app: App, name: bytes, around: Sequence[Outgoing], topic: bytes) -> int:

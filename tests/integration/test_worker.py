@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import signal
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from aiokafka.admin import NewPartitions
 
 from tests.integration.conftest import MakeApp
 from tests.integration.harness import (
+    FAUST,
     PARTITIONS,
     STOP_SECONDS_MAX,
     App,
@@ -36,8 +36,6 @@ SESSION_SECONDS = 6.0
 """The shortest that brokers allow."""
 
 EXIT_CRASH_ONLY = 70
-
-FAUST: Sequence[str] = (sys.executable, "-m", "faust", "-A", "dlq_stream.worker.app", "worker", "--loglevel", "info")
 
 
 async def some_messages(app: App, count: int = 40) -> str:
