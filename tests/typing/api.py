@@ -1,0 +1,130 @@
+"""What the types say to those who use the package: checked by mypy (`make lint`), never run.
+
+Each function is a piece of somebody's program.  A line that must not type-check says so with an ignore comment, and
+mypy complains about ignores that are not needed: so the refusals are checked, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import assert_type
+
+import dlq_stream
+from dlq_stream import DLQMessageStatus, ErrorCategory, FailureReporter
+from dlq_stream.client import Delivery, NotStarted, UnusableRecord
+from dlq_stream.client.delivery import delivery_of
+from dlq_stream.core.errors import DLQError
+from dlq_stream.core.model import Headers, Record
+from dlq_stream.core.transaction import Destination, Transaction
+from dlq_stream.engine import EmitResult, Engine, apply_commands, apply_failures, emit_due, retain
+from dlq_stream.tables import attempts, messages
+from dlq_stream.tables.attempts import Attempt
+from dlq_stream.tables.messages import DeadLetter, Message
+
+assert_type(dlq_stream.__version__, str)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A consumer's own type of record: it fits `Record` by its shape alone."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """No record: its value is not bytes any more."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: dict[str, float]
+    headers: Headers
+
+
+async def agent(reading: Reading, parsed: Parsed, brokers: list[str]) -> None:
+    """What an agent does with a reporter."""
+    async with FailureReporter(brokers, "heat-agents", outcomes=True) as reporter:
+        assert_type(reporter, FailureReporter)
+        try:
+            assert_type(await reporter.succeeded(reading), None)
+        except (NotStarted, UnusableRecord) as error:
+            caught: DLQError = error
+            message_id = await reporter.report(reading, caught, queue="ovens", metadata={"furnace": 7})
+            assert_type(message_id, str)
+        await reporter.report(reading, KeyboardInterrupt(), category=ErrorCategory.TRANSIENT)
+        await reporter.report(reading, ValueError(), category="permanent")
+
+        await reporter.report(parsed, ValueError())  # type: ignore[arg-type]
+        await reporter.report(reading, "it broke")  # type: ignore[arg-type]
+        await reporter.report(reading, ValueError(), metadata="furnace 7")  # type: ignore[arg-type]
+        await reporter.report(reading, ValueError(), "ovens")  # type: ignore[call-arg]
+        await reporter.succeeded(reading, 1)  # type: ignore[call-arg]
+    FailureReporter("kafka:9092, kafka-2:9092", group="heat-agents", app_id="dlq", linger_ms=0, timeout_seconds=1)
+    FailureReporter("kafka:9092")  # type: ignore[call-arg]
+    FailureReporter("kafka:9092", "heat-agents", True)  # type: ignore[call-arg]
+
+
+def delivery(reading: Reading) -> int:
+    """Which delivery of its message a record is."""
+    found = delivery_of(reading, "heat-agents")
+    assert_type(found, Delivery | None)
+    return 0 if found is None else found.attempt
+
+
+def words(row: Message) -> str:
+    """Statuses and categories are text as well."""
+    assert_type(row.status, DLQMessageStatus)
+    assert_type(row.category, ErrorCategory)
+    assert_type(row.dead_letter, DeadLetter)
+    assert_type(row.due_ms, int | None)
+    row.status = DLQMessageStatus.PENDING  # type: ignore[misc]
+    return row.status
+
+
+def stage(tx: Transaction, message_id: bytes) -> int | None:
+    """Typed access to tables, and the raw one below it."""
+    row = messages.get(tx, message_id)
+    assert_type(row, Message | None)
+    assert_type(messages.get_many(tx, [message_id]), dict[bytes, Message | None])
+    assert_type(attempts.get(tx, message_id, 0), Attempt | None)
+    assert_type(attempts.history(tx, message_id, 10), list[tuple[int, Attempt]])
+    assert_type(messages.due_until(tx, tx.now_ms, 10), list[tuple[int, bytes]])
+    assert_type(tx.get_many("messages", {message_id}), dict[bytes, bytes | None])
+    assert_type(tx.scan("due", b"", b"\xff", 10, reverse=True), list[tuple[bytes, bytes]])
+
+    known = tx.destination("heat-processing")
+    assert_type(known, Destination | None)
+    if row is None or known is None or known.refusal is not None:
+        return None
+    mark = tx.mark()
+    messages.put(tx, message_id, row)
+    tx.send("heat-processing", None, b"{}", (("unit", b"K"), ("unit", None)), row.origin_partition)
+    tx.rollback(mark)
+    tx.after_commit(lambda: None)
+
+    messages.put(tx, message_id, None)  # type: ignore[arg-type]
+    messages.get(tx, message_id.hex())  # type: ignore[arg-type]
+    tx.put("messages", message_id, None)  # type: ignore[arg-type]
+    tx.send("heat-processing", None, b"{}", {"unit": b"K"})  # type: ignore[arg-type]
+    row.due_ms + 1  # type: ignore[operator]
+    return row.due_ms
+
+
+def engine(tx: Transaction, context: Engine, records: Sequence[Reading]) -> None:
+    """The steps of the engine, each a function of one transaction."""
+    batch: Sequence[Record] = records
+    assert_type(apply_failures(tx, batch, context), None)
+    assert_type(apply_commands(tx, batch, context), None)
+    assert_type(emit_due(tx, context, records_max=500, bytes_max=1 << 20), EmitResult)
+    assert_type(retain(tx, context, steps_max=200), int | None)
+    emit_due(tx, context, 500, 1 << 20)  # type: ignore[call-arg]
