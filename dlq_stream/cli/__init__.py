@@ -1,14 +1,22 @@
 """The command line: ``dlq-stream init | worker | status | demo | --version``.
 
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
-command's problem only.  Exit codes: 0 success (also after SIGTERM or SIGINT), 1 a verdict or check failed, 2 usage,
-configuration or a missing prerequisite, 69 brokers unreachable, 70 something unexpected (crash-only).
+command's problem only.
+
+Exit codes: 0 success, also after SIGTERM or SIGINT; 1 a verdict or check failed, or brokers answered with an error that
+no other code is for; 2 usage, configuration or a missing prerequisite; 69 brokers unreachable; 70 something unexpected
+(crash-only).
 """
 
 from __future__ import annotations
 
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final
+from types import FrameType
+from typing import Any, Final
 
 import click
 
@@ -35,10 +43,42 @@ class _Commands(click.Group):
         command: click.Command = import_module(f"{__name__}.{cmd_name}").command
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; SIGTERM or SIGINT end any of them in order and with code 0, from its import on."""
+        with _sigterm_like_sigint():
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                click.echo("told to stop before this was done", err=True)
+                ctx.exit(0)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
+
+
+@contextmanager
+def _sigterm_like_sigint() -> Iterator[None]:
+    """Let SIGTERM do what SIGINT does: interrupt; within `asyncio.run`, cancel the main task, which closes its clients.
+
+    SIGINT does so even where it was ignored, as it is for background jobs of a script.
+    """
+    if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.raise_signal(signal.SIGINT)
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:

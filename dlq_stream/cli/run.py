@@ -23,7 +23,7 @@ from dlq_stream.kafka import UNREACHABLE
 from dlq_stream.settings import Settings, load, remarks
 
 EXIT_FAILED: Final = 1
-"""A verdict or check failed."""
+"""A verdict or check failed, or the brokers answered with an error that no other code is for."""
 EXIT_USAGE: Final = 2
 """Usage, configuration or a missing prerequisite."""
 EXIT_UNREACHABLE: Final = 69
@@ -76,7 +76,10 @@ def run(options: Mapping[str, Any], body: Callable[[Settings], int], *, quiet: b
 
 
 def guard(body: Callable[[], int]) -> NoReturn:
-    """Run ``body`` and end the process: with its exit code, or with the one that its exception means."""
+    """Run ``body`` and end the process: with its exit code, or with the one that its exception means.
+
+    KeyboardInterrupt gets through: what a signal means is the same for all commands (`dlq_stream.cli`).
+    """
     try:
         code = body()
     except (ConfigurationError, UnsupportedFormat) as error:

@@ -57,7 +57,7 @@ class Interruption:
 
 
 async def demonstrate(options: Options) -> int:
-    """Run the demo and return the exit code: 0, or 1 where the verdict fails or there is none."""
+    """Run the demo and return the exit code: 1 where the verdict fails, 0 where it is good or was not waited for."""
     interruption = Interruption()
     try:
         return await _demonstrate(options, interruption)
@@ -65,12 +65,12 @@ async def demonstrate(options: Options) -> int:
         if not interruption.has_given_up:
             raise
         print("Interrupted before there was anything to judge.", file=sys.stderr)
-        return 1
+        return 0
 
 
 async def _demonstrate(options: Options, interruption: Interruption) -> int:
     directory = Path(tempfile.mkdtemp(prefix="dlq-demo-"))
-    outcome: Outcome | None = None
+    is_well = False
     try:
         async with broker(options.brokers, directory, options.wait_seconds) as kafka:
             seed = options.seed if options.seed is not None else random.randrange(1_000_000)
@@ -79,10 +79,11 @@ async def _demonstrate(options: Options, interruption: Interruption) -> int:
             async with cleaned_up(plan, kafka) as left_behind:
                 outcome = await judged(plan, directory, options, interruption)
             outcome.left_behind = left_behind
+            is_well = outcome.word != "failed"
     finally:
-        put_away(directory, keeps_logs=not (interruption.has_given_up or (outcome is not None and outcome.is_good)))
+        put_away(directory, keeps_logs=not (is_well or interruption.has_given_up))
     print("\n".join(human_lines(outcome)) if options.is_terminal else json_line(outcome), flush=True)
-    return 0 if outcome.is_good else 1
+    return 0 if is_well else 1
 
 
 def put_away(directory: Path, *, keeps_logs: bool) -> None:

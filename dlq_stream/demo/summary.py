@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from dlq_stream.core.backoff import backoff_ms
 from dlq_stream.demo.plan import MAX_RETRIES, Plan, retry_policy
@@ -26,9 +27,13 @@ class Outcome:
     left_behind: list[str] = field(default_factory=list)
 
     @property
-    def is_good(self) -> bool:
-        """Whether there is nothing to complain about, and something was proved at all."""
-        return self.verdict.is_good and self.verdict.events > 0 and not self.mistakes
+    def word(self) -> Literal["good", "failed", "none"]:
+        """``good``: nothing to complain about, and something proved; ``none``: ended before there was a reading."""
+        if not self.verdict.is_good or self.mistakes:
+            return "failed"
+        if self.verdict.events == 0:
+            return "none" if self.is_ended_early else "failed"
+        return "good"
 
 
 def backoffs_seconds() -> list[float]:
@@ -64,7 +69,9 @@ def human_lines(outcome: Outcome) -> Iterator[str]:
     yield from (f"Left on the cluster: {each}" for each in outcome.left_behind)
     if not found.events:
         yield "No reading was written, so nothing is proved."
-    if outcome.is_good:
+    if outcome.word == "none":
+        return
+    if outcome.word == "good":
         yield (
             "Verdict, from Kafka alone: GOOD. Nothing lost, the schema violations are exactly the dead letters, "
             "no retry emitted twice, none early."
@@ -78,7 +85,7 @@ def json_line(outcome: Outcome) -> str:
     found = outcome.verdict
     return json.dumps(
         {
-            "verdict": "good" if outcome.is_good else "failed",
+            "verdict": outcome.word,
             "events": found.events,
             "results": found.results,
             "repeated_results": found.repeated_results,

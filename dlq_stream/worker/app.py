@@ -28,7 +28,7 @@ class Command(Worker):
         ``--loglevel`` beats DLQ_LOG_LEVEL where it is not that command's default; ``--logfile`` is where the log goes.
         """
         given = str(self.loglevel or DEFAULT_LOGLEVEL).upper()
-        level = settings.log_level if given == DEFAULT_LOGLEVEL else given.replace("CRIT", "critical")
+        level = settings.log_level if given == DEFAULT_LOGLEVEL else {"CRIT": "CRITICAL"}.get(given, given)
         file = Path(self.logfile).open("a") if self.logfile else None  # noqa: SIM115  # until the process ends
         logs.set_up(settings.log_format, level, file)
         self.spinner = None  # it is drawn into the log, and makes everybody log at level debug

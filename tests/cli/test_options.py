@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownError
@@ -128,19 +130,41 @@ def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_waits_for_brokers_can_be_told_to_stop(number: signal.Signals, tmp_path: Path) -> None:
-    """Code 0, at once, as when it runs."""
-    options = ["--brokers", "127.0.0.1:1", "--data-dir", str(tmp_path), "--web-port", "0"]
-    command = [sys.executable, "-m", "dlq_stream.cli", "worker", *options]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_a_command_that_waits_for_brokers_can_be_told_to_stop(
+    command: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    """Code 0, at once, and a word on standard error: as when a worker runs."""
+    environment = os.environ | {"DLQ_LOG_LEVEL": "info", "DLQ_DATA_DIR": str(tmp_path), "DLQ_WEB_PORT": "0"}
+    arguments = [sys.executable, "-m", "dlq_stream.cli", command, "--brokers", "127.0.0.1:1"]
+    with subprocess.Popen(arguments, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         while "waiting up to 30 s for brokers" not in process.stderr.readline():
             assert process.poll() is None
         process.send_signal(number)
-        _, rest = process.communicate(timeout=10)
+        out, rest = process.communicate(timeout=10)
     assert process.returncode == 0
-    assert "told to stop" in rest
+    assert "told to stop" in rest or "Interrupted before there was anything to judge" in rest
     assert "Traceback" not in rest
+    assert out == ""
+
+
+def test_sigterm_ends_a_command_in_the_background_of_a_script() -> None:
+    """Where SIGINT is ignored, which SIGTERM is told as."""
+    probe = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); import dlq_stream.cli as cli\n"
+        "cli.import_module = lambda name: os.kill(os.getpid(), signal.SIGTERM)\n"
+        "cli.main(['init'], prog_name='dlq-stream')"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stderr) == (0, "told to stop before this was done\n")
+
+
+def test_signals_are_as_they_were_after_a_command() -> None:
+    """Whoever calls it in a process of his own has his handlers back."""
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    assert invoke("status", "--brokers", "127.0.0.1:1", "--wait-seconds", "0").exit_code == 69
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -56,6 +57,27 @@ async def test_ending_it_early_is_no_failure(kafka: LocalKafka) -> None:
     assert (summary["verdict"], summary["ended_early"], summary["workers_killed"]) == ("good", True, 0)
     assert 50 <= summary["events"] < 1_000
     await nothing_is_left(kafka, summary["app_id"].removesuffix("-app"))
+
+
+@pytest.mark.timeout(RUN_SECONDS_MAX)
+@pytest.mark.parametrize("moment", ["Backoff is shortened", "[  0.0 s] 0 readings"])
+async def test_ending_it_before_it_has_begun_is_no_failure(kafka: LocalKafka, moment: str) -> None:
+    """SIGTERM before the first reading: there is nothing to judge, and everything is put away."""
+    command = [sys.executable, "-m", "dlq_stream.cli", "demo", "--no-tty", "--brokers", kafka.bootstrap]
+    with subprocess.Popen(command, stdout=PIPE, stderr=PIPE, text=True) as process:
+        assert process.stderr is not None
+        said = ""
+        while moment not in said:
+            said += process.stderr.readline()
+            assert process.poll() is None, said
+        process.send_signal(signal.SIGTERM)
+        out, error = await asyncio.to_thread(process.communicate, timeout=RUN_SECONDS_MAX)
+    assert process.returncode == 0, out + error
+    assert "Interrupted before there was anything to judge." in error or '"verdict": "none"' in out
+    assert "Traceback" not in error
+    found = re.search(r"app (\S+)-app,", said)
+    assert found is not None
+    await nothing_is_left(kafka, found[1])
 
 
 async def nothing_is_left(kafka: LocalKafka, name: str) -> None:

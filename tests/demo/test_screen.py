@@ -94,14 +94,20 @@ def test_the_summary_says_what_was_found() -> None:
     """For people and for scripts; a mistake of a process fails the run as well."""
     plan = Plan("demo-x1", "b:9092", seed=11, seconds=60, rate=50, start_ms=0)
     good = Outcome(plan, Verdict(events=3_000), [], False, 1, 1, 2.34, 70.0)
-    assert good.is_good
+    assert good.word == "good"
     assert "GOOD" in "\n".join(human_lines(good))
     assert '"verdict": "good"' in json_line(good)
     assert '"seed": 11' in json_line(good)
     sick = replace(good, mistakes=["worker-1 ended with exit 2"])
-    assert not sick.is_good
+    assert sick.word == "failed"
     assert "worker-1 ended with exit 2" in "\n".join(human_lines(sick))
     bad = replace(good, verdict=Verdict(faults={"lost": [f"e{n}" for n in range(9)], "early": []}))
     assert "9 readings that are neither a result nor a dead letter: e0, e1, e2, e3, e4, ..." in list(human_lines(bad))
     assert '"lost": 9' in json_line(bad)
+    nothing = replace(good, verdict=Verdict())
+    assert nothing.word == "failed"
+    early = replace(nothing, is_ended_early=True)
+    assert '"verdict": "none"' in json_line(early)
+    assert list(human_lines(early))[-1] == "No reading was written, so nothing is proved."
+    assert replace(early, mistakes=["worker-1 ended with exit 2"]).word == "failed"
     assert "1, 2, 4, 4, 4, 4 s (the defaults are 60, 300, 1500 s)" in introduction(plan, "given")
