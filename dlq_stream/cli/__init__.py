@@ -102,5 +102,6 @@ def main() -> None:
     """Dead-letter and retry system for Kafka.
 
     Every option is also an environment variable (DLQ_ and its name, as in DLQ_APP_ID) and a key of the settings file
-    that --config or DLQ_CONFIG names. An option beats the environment, which beats the file.
+    that --config or DLQ_CONFIG names (app_id); what only one command has carries its name there (--json of status is
+    DLQ_STATUS_JSON and status_json). An option beats the environment, which beats the file.
     """

@@ -15,20 +15,19 @@ from dlq_stream.settings.groups import ConnectionSettings, DemoSettings
 
 
 @click.command("demo")
-@click.option("--no-tty", is_flag=True, help="For scripts: no screen, kills a worker at half-time, ends with JSON.")
 @settings_options(DemoSettings, ConnectionSettings, leave_out=("app_id",))
-def command(no_tty: bool, **options: Any) -> None:
+def command(**options: Any) -> None:
     """Show it all at work: failures, an outage, kill -9, and a verdict.
 
     Starts Kafka on this machine unless brokers are set; on brokers that were given, the demo's topics and groups are
     deleted afterwards. Ends with code 1 when the verdict fails.
     """
-    is_terminal = not no_tty and sys.stdout.isatty()
+    run(options, _demo, quiet=True)
+
+
+def _demo(settings: Settings) -> int:
+    is_terminal = settings.demo_tty and sys.stdout.isatty()
     need_extras("demo", *(["worker", "demo"] if is_terminal else ["worker"]))
-    run(options, lambda settings: _demo(settings, is_terminal), quiet=True)
-
-
-def _demo(settings: Settings, is_terminal: bool) -> int:
     from dlq_stream.demo.run import Options, demonstrate
 
     return asyncio.run(

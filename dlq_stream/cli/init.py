@@ -7,37 +7,38 @@ from typing import Any
 
 import click
 
-from dlq_stream.cli.options import settings_options
+from dlq_stream.cli.options import help_of, settings_options
 from dlq_stream.cli.run import run, warn
 from dlq_stream.settings import Settings
-from dlq_stream.settings.groups import ConnectionSettings, LogSettings, RetrySettings, TopicSettings
+from dlq_stream.settings.groups import ConnectionSettings, InitSettings, LogSettings, RetrySettings, TopicSettings
 
 
 @click.command("init")
 @click.option(
     "--source",
-    "sources",
+    "init_source",
     multiple=True,
     metavar="TOPIC...",
-    help="Source topic to check: who else reads it, and what its failures need. May name several.",
+    help=help_of("init_source", InitSettings.model_fields["init_source"]),
 )
 @click.argument("more_sources", nargs=-1, metavar="")
 @settings_options(ConnectionSettings, TopicSettings, RetrySettings, LogSettings)
-def command(sources: tuple[str, ...], more_sources: tuple[str, ...], **options: Any) -> None:
+def command(init_source: tuple[str, ...], more_sources: tuple[str, ...], **options: Any) -> None:
     """Create the app's topics in Kafka, or verify them.
 
     Nothing that exists is changed. A topic that does not fit is an error that names topic, setting, value and fix. May
     be run again at any time, and completes what an interrupted run left.
     """
-    if more_sources and not sources:
+    if more_sources and not init_source:
         raise click.UsageError(f"unexpected {' '.join(more_sources)!r}; source topics follow --source")
-    run(options, lambda settings: _init(settings, [*sources, *more_sources]), quiet=True)
+    sources = ",".join([*init_source, *more_sources])
+    run(options | {"init_source": sources or None}, _init, quiet=True)
 
 
-def _init(settings: Settings, sources: list[str]) -> int:
+def _init(settings: Settings) -> int:
     from dlq_stream.topics import create_or_verify
 
-    done = asyncio.run(create_or_verify(settings, sources))
+    done = asyncio.run(create_or_verify(settings, settings.init_source))
     for topic in done.created:
         click.echo(f"created   {topic}")
     for topic in done.verified:

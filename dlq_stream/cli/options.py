@@ -37,9 +37,9 @@ def _option(name: str, field: FieldInfo) -> Callable[[FunctionT], FunctionT]:
     flag = option_of(name)
     choices = choices_of(field)
     if type_of(field) is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=_help(name, field))
+        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_of(name, field))
     kind: Any = click.Choice(choices, case_sensitive=False) if choices else str
-    return click.option(flag, name, type=kind, default=None, metavar=_metavar(field), help=_help(name, field))
+    return click.option(flag, name, type=kind, default=None, metavar=_metavar(field), help=help_of(name, field))
 
 
 def _metavar(field: FieldInfo) -> str | None:
@@ -47,7 +47,8 @@ def _metavar(field: FieldInfo) -> str | None:
     return None if choices_of(field) else words.get(type_of(field), "TEXT")
 
 
-def _help(name: str, field: FieldInfo) -> str:
+def help_of(name: str, field: FieldInfo) -> str:
+    """What a field means, what it takes, and its environment variable."""
     plain = choices_of(field) or type_of(field) is bool
     notes = [f"default {default}" if (default := default_of(field)) else ""] if plain else [allowed_of(field)]
     notes.append(f"{PREFIX}{name.upper()}")

@@ -13,7 +13,7 @@ import click
 from dlq_stream.cli.options import settings_options
 from dlq_stream.cli.run import run
 from dlq_stream.settings import Settings
-from dlq_stream.settings.groups import ConnectionSettings, LogSettings
+from dlq_stream.settings.groups import ConnectionSettings, LogSettings, StatusSettings
 
 if TYPE_CHECKING:
     from dlq_stream.cli.figures import Figures
@@ -41,18 +41,17 @@ TOTALS: Final = {
 
 
 @click.command("status")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, instead of a table.")
-@settings_options(ConnectionSettings, LogSettings)
-def command(as_json: bool, **options: Any) -> None:
+@settings_options(StatusSettings, ConnectionSettings, LogSettings)
+def command(**options: Any) -> None:
     """Show the cluster-wide numbers per queue, read from Kafka; no worker needs to run."""
-    run(options, lambda settings: _status(settings, as_json), quiet=True)
+    run(options, _status, quiet=True)
 
 
-def _status(settings: Settings, as_json: bool) -> int:
+def _status(settings: Settings) -> int:
     from dlq_stream.cli.figures import read_figures
 
     figures = asyncio.run(read_figures(settings))
-    click.echo(json.dumps(as_object(figures), indent=2) if as_json else "\n".join(as_lines(figures)))
+    click.echo(json.dumps(as_object(figures), indent=2) if settings.status_json else "\n".join(as_lines(figures)))
     return 0
 
 

@@ -1,7 +1,8 @@
 """The settings, grouped by duty.  A field's docstring is its help text: unit, bounds, and what happens at the bound.
 
 Names carry their unit last.  Every field is an environment variable (``DLQ_`` and the name in capitals) and a key of
-the settings file; the commands offer the groups they need as options.
+the settings file; the commands offer the groups they need as options.  Fields of one command alone begin with its name,
+which their option leaves out: ``demo_seconds`` is ``--seconds`` and DLQ_DEMO_SECONDS.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ class Group(BaseModel):
     """Base of the groups: attribute docstrings are descriptions, unknown fields are errors."""
 
     model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True, validate_default=True)
+
+
+def _separated(value: Any) -> Any:
+    """Text as the parts between its commas; anything else as it is."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 class ConnectionSettings(Group):
@@ -179,7 +185,7 @@ class WorkerSettings(Group):
     @field_validator("allowed_topics", mode="before")
     @classmethod
     def _patterns(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+        return _separated(value)
 
     @field_validator("allowed_topics")
     @classmethod
@@ -204,8 +210,27 @@ class LogSettings(Group):
         return value.lower() if isinstance(value, str) else value
 
 
+class InitSettings(Group):
+    """What ``init`` looks at besides the app's own topics."""
+
+    init_source: Annotated[tuple[str, ...], NoDecode] = ()
+    """Source topics to check, separated by commas: who else reads them, and what their failures need."""
+
+    @field_validator("init_source", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        return _separated(value)
+
+
+class StatusSettings(Group):
+    """How ``status`` shows the numbers."""
+
+    status_json: bool = False
+    """Print one JSON object, with stable names, instead of a table."""
+
+
 class DemoSettings(Group):
-    """How long and how fast the demo runs."""
+    """How long and how fast the demo runs, and for whom."""
 
     demo_seconds: float = Field(60.0, gt=0, le=3600, allow_inf_nan=False)
     """Seconds of production; draining what is open then takes a little longer."""
@@ -216,6 +241,12 @@ class DemoSettings(Group):
     demo_seed: int | None = Field(None, ge=0)
     """Seed of the events and errors; the same seed gives the same run. Unset: a new one, which the end names."""
 
+    demo_tty: bool = True
+    """Show a screen where standard output is a terminal; without one, kill a worker at half-time, and end with JSON."""
+
 
 GROUPS: tuple[type[Group], ...] = (ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings)
 """The groups that a worker goes by, in the order in which help texts show them."""
+
+COMMAND_GROUPS: dict[str, type[Group]] = {"init": InitSettings, "status": StatusSettings, "demo": DemoSettings}
+"""The groups that one command alone goes by; their fields begin with its name."""

@@ -10,8 +10,10 @@ from dlq_stream.core.policy import Policies
 from dlq_stream.settings.groups import (
     ConnectionSettings,
     DemoSettings,
+    InitSettings,
     LogSettings,
     RetrySettings,
+    StatusSettings,
     TopicSettings,
     WorkerSettings,
 )
@@ -22,7 +24,15 @@ DAY_MS = 86_400_000
 
 
 class Settings(
-    ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings, DemoSettings, BaseSettings
+    ConnectionSettings,
+    TopicSettings,
+    RetrySettings,
+    WorkerSettings,
+    LogSettings,
+    InitSettings,
+    StatusSettings,
+    DemoSettings,
+    BaseSettings,
 ):
     """What is set, wherever it was: keyword arguments > environment > settings file > defaults.
 

@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from dlq_stream.core.errors import ConfigurationError
+from dlq_stream.settings.groups import COMMAND_GROUPS
 
 PREFIX = "DLQ_"
 """Of every environment variable of ours."""
@@ -47,8 +48,10 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def option_of(field: str) -> str:
-    """The command line's option for a field: ``--app-id``; the demo's fields lose their prefix."""
-    return f"--{field.removeprefix('demo_').replace('_', '-')}"
+    """The command line's option for a field: ``--app-id``; a field of one command alone without that one's name."""
+    command, _, name = field.partition("_")
+    own = command in COMMAND_GROUPS and field in COMMAND_GROUPS[command].model_fields
+    return f"--{(name if own else field).replace('_', '-')}"
 
 
 def nearest(name: str, known: list[str]) -> str:

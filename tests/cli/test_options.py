@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from subprocess import PIPE
 
+import click
 import pytest
 from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownError
 from click.testing import CliRunner, Result
@@ -19,7 +20,7 @@ from dlq_stream.cli import run as run_module
 from dlq_stream.cli.run import EXTRAS, guard, need_extras
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, UnsupportedFormat
 from dlq_stream.settings import Settings
-from dlq_stream.settings.groups import GROUPS
+from dlq_stream.settings.groups import COMMAND_GROUPS, GROUPS
 
 
 def invoke(*arguments: str) -> Result:
@@ -70,9 +71,56 @@ def test_the_worker_has_an_option_for_every_setting() -> None:
 
 def test_no_field_is_forgotten() -> None:
     """A field that is in no group has no option; only the file's own tables may be without."""
-    grouped = {name for group in GROUPS for name in group.model_fields}
-    alone = set(Settings.model_fields) - grouped
-    assert {name for name in alone if not name.startswith("demo_")} == {"config", "queues", "rules", "by_error"}
+    grouped = {name for group in (*GROUPS, *COMMAND_GROUPS.values()) for name in group.model_fields}
+    assert set(Settings.model_fields) - grouped == {"config", "queues", "rules", "by_error"}
+    for command, group in COMMAND_GROUPS.items():
+        assert all(name.startswith(f"{command}_") for name in group.model_fields)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_every_option_is_a_variable_and_a_key_of_the_file(command: str) -> None:
+    """Without exception, ``--help`` apart."""
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    options = {each.name: each for each in found.params if isinstance(each, click.Option)}
+    assert options.keys() <= Settings.model_fields.keys()
+    for name, option in options.items():
+        assert f"DLQ_{str(name).upper()}]" in str(option.help)
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "variable", "key", "expected"),
+    [
+        ("init", ["--source", "a", "b"], "a, b", '["a", "b"]', {"init_source": ("a", "b")}),
+        ("status", ["--json"], "yes", "true", {"status_json": True}),
+        ("demo", ["--no-tty"], "0", "false", {"demo_tty": False}),
+        ("demo", ["--seconds", "7"], "7", "7", {"demo_seconds": 7.0}),
+    ],
+)
+def test_options_of_one_command_carry_its_name_elsewhere(
+    command: str,
+    options: list[str],
+    variable: str,
+    key: str,
+    expected: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """``--json`` of status is DLQ_STATUS_JSON and ``status_json``: wherever it is said, it means the same."""
+    seen: list[Settings] = []
+    monkeypatch.setattr(f"dlq_stream.cli.{command}._{command}", lambda settings: seen.append(settings) or 0)
+    ((name, value),) = expected.items()
+    file = tmp_path / "s.toml"
+    file.write_text(f"{name} = {key}")
+    assert invoke(command).exit_code == 0
+    assert invoke(command, *options).exit_code == 0
+    assert invoke(command, "--config", str(file)).exit_code == 0
+    monkeypatch.setenv(f"DLQ_{name.upper()}", variable)
+    said = invoke(command)
+    assert (said.exit_code, said.stderr) == (0, "")
+    default = Settings.model_fields[name].default
+    assert [getattr(settings, name) for settings in seen] == [default, value, value, value]
+    assert default != value
 
 
 @pytest.mark.parametrize(
@@ -104,7 +152,7 @@ def test_brokers_that_do_not_answer_are_code_69() -> None:
 def test_a_switch_of_a_setting_can_be_turned_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """``--no-...`` beats a file that says yes; unset leaves the file's word."""
     seen: list[Settings] = []
-    monkeypatch.setattr("dlq_stream.cli.init._init", lambda settings, _: seen.append(settings) or 0)
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda settings: seen.append(settings) or 0)
     file = tmp_path / "s.toml"
     file.write_text("write_compacted = true")
     assert invoke("init", "--config", str(file)).exit_code == 0
@@ -114,15 +162,15 @@ def test_a_switch_of_a_setting_can_be_turned_off(tmp_path: Path, monkeypatch: py
 
 def test_sources_may_follow_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """``--source a b`` is ``--source a --source b``."""
-    seen: list[list[str]] = []
-    monkeypatch.setattr("dlq_stream.cli.init._init", lambda _, sources: seen.append(sources) or 0)
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda settings: seen.append(settings.init_source) or 0)
     invoke("init", "--source", "a", "b", "--partitions", "3", "--source", "c")
     assert [sorted(sources) for sources in seen] == [["a", "b", "c"]]
 
 
 def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A typo in the environment is a warning on standard error."""
-    monkeypatch.setattr("dlq_stream.cli.init._init", lambda *_: 0)
+    monkeypatch.setattr("dlq_stream.cli.init._init", lambda _: 0)
     monkeypatch.setenv("DLQ_BROKER", "x")
     done = invoke("init")
     assert done.exit_code == 0
