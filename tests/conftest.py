@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 
 from dlq_stream.logs import THEIRS
 from tests.kafka_fixture import kafka, kafka_factory, missing_prerequisites
+from tests.promises import MEASURED
 
 __all__ = ["kafka", "kafka_factory"]
 
@@ -89,8 +90,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> Generator[None, None, None]:
-    """The loud line comes last, behind pytest's own summary."""
+    """Promised times as they were measured; the loud line comes last, behind pytest's own summary."""
     yield
+    if MEASURED:
+        terminalreporter.section("promised times")
+        for line in MEASURED:
+            terminalreporter.write_line(line)
     count = len(config.stash[WITHOUT_KAFKA])
     if count:
         verb = "NOT RUN, which fails with CI=true" if IN_CI else "SKIPPED"

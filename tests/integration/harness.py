@@ -31,6 +31,7 @@ from dlq_stream.tables.marker import MARKER_KEY
 from dlq_stream.tables.messages import Message
 from tests.kafka_clients import Outgoing, committed_offsets, create_topics, list_topics, produce, read_topic
 from tests.kafka_fixture import LocalKafka, unique_name
+from tests.promises import Crowd
 
 T = TypeVar("T")
 
@@ -98,6 +99,7 @@ class Worker:
         self.command = list(command)
         self.environment = dict(environment)
         self.process: subprocess.Popen[bytes] | None = None
+        self.crowd = Crowd()
         self._directory = directory
         self._log_files: list[Path] = []
         self._started = 0.0
@@ -116,7 +118,11 @@ class Worker:
         return self
 
     async def ready(self, seconds: float = SECONDS_MAX, times: int = 1) -> float:
-        """Wait until the log of this start says that the partitions deliver; returns the seconds since the start."""
+        """Wait until the log of this start says that the partitions deliver; returns the seconds since the start.
+
+        `crowd` then tells how busy the machine was.
+        """
+        self.crowd = Crowd()
         await self.said("ready: partitions", seconds, times=times)
         return time.monotonic() - self._started
 
@@ -128,6 +134,7 @@ class Worker:
             if (code is not None and self.log.count(text) < times) or time.monotonic() > deadline:
                 state = "runs" if code is None else f"ended with {code}"
                 raise AssertionError(f"{self.name} ({state}) has not said {text!r}:\n{self.log[-6000:]}")
+            self.crowd.look()
             await asyncio.sleep(0.02)
 
     @property
