@@ -1,8 +1,9 @@
 """Log lines, as text for people or as JSON for machines, on standard error.
 
-Payloads, keys and header values are never logged.  Our own code does not; aiokafka and Faust write whole requests and
-events at level debug, so theirs is never shown.  Their chatter of level info (every service that starts, every
-subscription) is shown where level debug is asked for.
+Payloads, keys and header values are never logged; names of topics are no secret.  Our own code does not log them (see
+`dlq_stream.worker.observer`); aiokafka and Faust write whole requests and events at level debug, so theirs is never
+shown, under Faust's own command neither (`dlq_stream.worker.app`).  Their chatter of level info (every service that
+starts, every subscription) is shown where level debug is asked for.
 
 A record's structured fields travel in ``extra={"fields": {...}}``: members of the object in JSON, ``name=value`` behind
 the text otherwise.

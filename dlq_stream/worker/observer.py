@@ -23,6 +23,7 @@ WARNING_SECONDS: Final = 60.0
 WARNINGS_MAX: Final = 64
 """Kinds and reasons that are told apart in an interval; what comes beyond it is summed up as ``other``."""
 
+_WARNED: Final = (RowStuck, DeadLetterDelayed, EventQuarantined)
 _Warned: TypeAlias = RowStuck | DeadLetterDelayed | EventQuarantined
 _Kind: TypeAlias = tuple[type[_Warned], str]
 """An event's type and its reason."""
@@ -45,7 +46,7 @@ class Observer:
         """Log one event; raises nothing."""
         if log.isEnabledFor(logging.DEBUG):
             log.debug("%s", type(event).__name__, extra={"fields": fields_of(event)})
-        if isinstance(event, _Warned):
+        if isinstance(event, _WARNED):
             self._warn(event)
 
     async def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator
 
@@ -149,10 +150,16 @@ async def test_retention_takes_what_is_closed_and_nothing_else(kafka_factory: Ka
             assert closed_ms is not None
             assert closed_ms + RETENTION_MS <= deleted.timestamp < closed_ms + RETENTION_MS + 3_000
     await app.figures(source, pending=1, resolved=0, escalated=0, total_purged=2)
-    await app.figures(absent, escalated=1, unwritten=1, total_purged=0)
+    figures = await app.figures(absent, escalated=1, unwritten=1, total_purged=0)
+    assert figures["unwritten_reasons"] == {"missing": 1}
+    told = (await app.run("status")).stdout
+    assert f"unwritten in {absent}: missing 1\n" in told
+    assert f"unwritten in {long_name}: invalid-name 1\n" in told
+    for reason in ("missing", "invalid-name"):
+        assert re.search(rf"is not in its -dlq topic message_id=\w+ reason={reason} ", app.workers[0].log)
     await allow_again(app.bootstrap, f"{absent}-dlq")
     await app.until(f"{absent}-dlq", 1, seconds=90)
-    await app.figures(absent, escalated=0, unwritten=0, total_purged=1)
+    assert (await app.figures(absent, escalated=0, unwritten=0, total_purged=1))["unwritten_reasons"] == {}
     assert set(await app.rows()) == kept - {id_of(waiting)}
 
 
