@@ -37,7 +37,7 @@ settings.load_profile("dlq_stream")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--simulation-seeds", type=int, default=200, help="how many seeds tests/simulation runs")
+    parser.addoption("--simulation-seeds", type=int, default=1_000, help="how many seeds tests/simulation runs")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -9,7 +9,7 @@ broker and back, where things get lost, is `tests.simulation.life`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
@@ -24,6 +24,9 @@ Place = tuple[str, int]
 
 TRANSACTION_SECONDS_MAX = 10.0
 """The coordinator aborts an older transaction and fences its producer."""
+
+ONE_BY_ONE = 0.2
+"""How often the markers of a transaction are written at different times, else all at once (which is cheaper here)."""
 
 UNWANTED = b"unwanted"
 """Records whose value holds this are refused by sources, each for itself, as an invalid record is."""
@@ -97,7 +100,7 @@ class Log:
     @property
     def stable(self) -> int:
         """The last stable offset: where readers of committed records stop."""
-        return min(self._undecided.values(), default=len(self.entries))
+        return min(self._undecided.values()) if self._undecided else len(self.entries)
 
     def append(self, entry: Entry) -> None:
         if entry.txn is not None and not entry.marker:
@@ -120,31 +123,33 @@ class Log:
                     return found, entry.offset + 1
         return found, max(position, stable)
 
+    def read_uncommitted(self, position: int, records_max: int) -> tuple[list[Entry], int]:
+        """Whatever is there: what is not decided yet, and what was aborted."""
+        found = self.entries[position : position + records_max]
+        return [entry for entry in found if not entry.marker], position + len(found)
+
     def beyond(self, position: int) -> bool:
         """Whether there is a record at or after ``position``, decided or not."""
         return any(not entry.marker for entry in self.entries[position:])
 
 
 class Feed:
-    """Wakes those who wait for something new to read."""
+    """Wakes those who wait for something new to read in some partitions of some topics."""
 
     def __init__(self) -> None:
-        self.version = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._readers: list[tuple[asyncio.Event, Collection[int]]] = []
 
-    def news(self) -> None:
-        self.version += 1
-        waiting, self._waiting = self._waiting, []
-        for waiter in waiting:
-            if not waiter.done():
-                waiter.set_result(None)
+    def wake(self, reader: asyncio.Event, partitions: Collection[int]) -> None:
+        """Set the event whenever there are news in one of the partitions, and no other any more."""
+        self._readers = [known for known in self._readers if known[0] is not reader]
+        if partitions:
+            self._readers.append((reader, frozenset(partitions)))
 
-    async def beyond(self, version: int) -> None:
-        """Return once something happened after ``version``."""
-        while self.version == version:
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting.append(waiter)
-            await waiter
+    def news(self, partition: int) -> None:
+        """Something was written there, or became visible."""
+        for reader, partitions in self._readers:
+            if partition in partitions:
+                reader.set()
 
 
 @dataclass
@@ -205,13 +210,13 @@ class Broker:
         log = self.log(topic, partition)
         entry = Entry(topic, partition, len(log.entries), self._now_ms(), key, value, headers)
         log.append(entry)
-        self._tell(topic)
+        self._tell(topic, partition)
         return entry
 
-    def _tell(self, topic: str) -> None:
+    def _tell(self, topic: str, partition: int) -> None:
         known = self.topics.get(topic)
         if known is not None and known.feed is not None:
-            known.feed.news()
+            known.feed.news(partition)
 
     # --- transactions -------------------------------------------------------------------------------------------
 
@@ -292,24 +297,29 @@ class Broker:
         producing.txn = None
         if txn.timer is not None:
             txn.timer.cancel()
-        slow = 0.3 if random.random() < 0.05 else 0.004
         steps: list[Callable[[], None]] = [lambda: self._materialise(txn)] if txn.offsets else []
         steps += [partial(self._mark, txn, place, log) for place, log in txn.logs.items()]
+        random.shuffle(steps)
         producing.completing = len(steps)
-        for step in steps:
-            loop.call_later(random.uniform(0.0, slow), self._complete, producing, step)
+        if random.random() < ONE_BY_ONE:
+            slow = random.choice((0.004, 0.004, 0.3))
+            for step in steps:
+                loop.call_later(random.uniform(0.0, slow), self._complete, producing, [step])
+        else:
+            loop.call_later(random.uniform(0.0, 0.001), self._complete, producing, steps)
         if state == "committed":
             for listener in self.decided:
                 listener(txn)
 
     @staticmethod
-    def _complete(producing: _Producing, step: Callable[[], None]) -> None:
-        step()
-        producing.completing -= 1
+    def _complete(producing: _Producing, steps: Sequence[Callable[[], None]]) -> None:
+        for step in steps:
+            step()
+        producing.completing -= len(steps)
 
     def _mark(self, txn: Txn, place: Place, log: Log) -> None:
         log.mark(Entry(*place, len(log.entries), self._now_ms(), None, None, (), txn, marker=True), txn)
-        self._tell(place[0])
+        self._tell(*place)
 
     def _materialise(self, txn: Txn) -> None:
         if txn.state == "committed":

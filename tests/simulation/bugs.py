@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
+from unittest import mock
 
+from dlq_stream.core.lifecycle import Standing, State, standing
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import OutcomeUnknown
+from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
 from dlq_stream.runtime.transaction import Bounds, StagedTransaction
-from tests.simulation.names import Conditions
+from tests.simulation.course import simulate
+from tests.simulation.names import ANY_CONDITIONS, Conditions
+from tests.simulation.outcome import Outcome
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A partition that is wrong, or another verdict on what is news; and under what conditions it shows."""
+
+    partition: type[Partition] = Partition
+    standing: Callable[[State, int, int], Standing] = standing
+    conditions: Conditions = ANY_CONDITIONS
+
+    def simulate(self, seed: int) -> Outcome:
+        """One run with the bug in it."""
+        with mock.patch("dlq_stream.engine.failures.standing", self.standing):
+            return simulate(seed, partition_type=self.partition, conditions=self.conditions)
 
 
 class StoreBeforeCommit(Partition):
@@ -37,6 +56,17 @@ class StoreBeforeCommit(Partition):
             self._producer = producer
 
 
+class BoundKept(Partition):
+    """Where the first due entry was is remembered beyond the loss of the partition."""
+
+    _kept: ClassVar[dict[tuple[Any, int], Bounds]] = {}
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        process = options["producer"]._life
+        self._bounds = self._kept.setdefault((process, self.number), Bounds())
+
+
 class OffsetsBeforeState(Partition):
     """What was read is committed first, and what follows from it in a transaction of its own."""
 
@@ -47,15 +77,31 @@ class OffsetsBeforeState(Partition):
         await super()._commit(tx, {}, one_by_one)
 
 
-class BoundKept(Partition):
-    """Where the first due entry was is remembered beyond the loss of the partition."""
+def every_failure_is_news(state: State, row_attempt: int, event_attempt: int) -> Standing:
+    """A failure that was heard of before is applied once more, where the lifecycle lets it."""
+    stands = standing(state, row_attempt, event_attempt)
+    open_again = state in (State.RETRYING, State.PRESUMED)
+    return Standing.CURRENT if stands is Standing.DUPLICATE and open_again else stands
 
-    _kept: ClassVar[dict[tuple[Any, int], Bounds]] = {}
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        process = options["producer"]._life
-        self._bounds = self._kept.setdefault((process, self.number), Bounds())
+class TimerOfLostPartition(Partition):
+    """An emission that is fenced starts the producer again, and goes out whoever owns the partition."""
+
+    _emit: Any = None
+
+    async def run(self, stage: Any, *, urgent: bool = False) -> Any:
+        if urgent:
+            self._emit = stage
+        return await super().run(stage, urgent=urgent)
+
+    async def _transact(self, stage: Any, offsets: Mapping[str, int], *more: Any, **options: Any) -> Any:
+        while True:
+            try:
+                return await super()._transact(stage, offsets, *more, **options)
+            except Fenced:
+                if stage is not self._emit:
+                    raise
+                await self._patiently(self._producer.start)
 
 
 class BoundNeverFalls(Partition):
@@ -103,17 +149,15 @@ class SilenceIsSuccess(Partition):
             await self._patiently(self._producer.start)
 
 
-SILENCE = Conditions(losses=0.02)
-MOVES = Conditions(doom=False, weights={"move": 20, "kill": 0.5, "stop": 0.5, "freeze": 0, "brokers_away": 0})
-
-BUGS: Mapping[type[Partition], Conditions] = {
-    StoreBeforeCommit: Conditions(),
-    OffsetsBeforeState: Conditions(),
-    BoundKept: MOVES,
-    BoundNeverFalls: Conditions(),
-    RestoredBeforeFenced: Conditions(),
-    ForeignRowsAccepted: SILENCE,
-    GapsAccepted: Conditions(),
-    SilenceIsSuccess: SILENCE,
+BUGS: Mapping[str, Bug] = {
+    "disk written before commit": Bug(StoreBeforeCommit),
+    "scan bound kept across reassignment": Bug(BoundKept),
+    "offset committed without its state": Bug(OffsetsBeforeState),
+    "duplicate event applied": Bug(standing=every_failure_is_news),
+    "timer emitting for a lost partition": Bug(TimerOfLostPartition),
+    "scan bound never falls": Bug(BoundNeverFalls),
+    "restored before the former owner is fenced": Bug(RestoredBeforeFenced),
+    "foreign rows accepted after silence": Bug(ForeignRowsAccepted),
+    "gaps in the input accepted": Bug(GapsAccepted),
+    "silence taken for a commit": Bug(SilenceIsSuccess),
 }
-"""Each with the conditions under which it shows soonest."""

@@ -3,56 +3,63 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from dlq_stream.core.commands import Action, Order, encode_command
-from dlq_stream.core.headers import ATTEMPT, MESSAGE_ID, ORIGINAL_PARTITION, ORIGINAL_TOPIC
-from dlq_stream.core.ids import partition_of
 from dlq_stream.core.model import Headers
 from tests.simulation.broker import UNWANTED
-from tests.simulation.checkers import POISON
-from tests.simulation.names import APP, COMMANDS, FAILURES, OVENS_RETRY, PARTITIONS, RETENTION_MS, SOURCES
-from tests.simulation.ports import EPOCH_MS
+from tests.simulation.clients import Clients
+from tests.simulation.names import COMMANDS, FAILURES, OVENS_RETRY, SOURCES
 from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
 Step = Callable[[], None]
+Reset = Callable[[Sequence[str]], Coroutine[Any, Any, None]]
+
+LARGE_CLOCK_STEP_MS = 90_000
+"""More than retention, a session, a transaction or any backoff."""
 
 
 class Chaos:
     """Draws and does one step at a time."""
 
-    def __init__(self, world: World, weights: Mapping[str, float]) -> None:
+    def __init__(self, world: World, reset_offsets: Reset, weights: Mapping[str, float]) -> None:
         self._world = world
+        self._reset_offsets = reset_offsets
         self._random = world.random_of("chaos")
         self._produced = 0
         self._resets: list[asyncio.Task[None]] = []
-        self._steps: list[tuple[Step, float]] = [
-            (self.produce, 20),
-            (self.order, 12),
-            (self.kill, 4),
-            (self.stop, 2),
-            (self.freeze, 4),
-            (self.move, 4),
-            (self.brokers_away, 1.5),
-            (self.rewind_workers, 3),
-            (self.rewind_agents, 2),
-            (self.replay_topics, 0.7),
+        clients = Clients(world, self._random)
+        steps: list[tuple[Step, float]] = [
+            (self.produce, 4),
+            (clients.order, 9),
+            (clients.send_again, 2),
+            (clients.miscount, 2),
+            (clients.poison, 2),
+            (self.wait, 9),
+            (self.kill, 2),
+            (self.stop, 1),
+            (self.freeze, 2),
+            (self.move, 2),
+            (self.set_clock, 2),
+            (self.set_clock_far, 0.5 if world.wild_clocks else 0),
+            (self.brokers_away, 1),
+            (self.slow_brokers, 1),
+            (self.spoil_topic, 3),
+            (self.rewind_workers, 2),
             (self.lose_polls, 2),
-            (self.spoil_topic, 4),
-            (self.poison, 3),
-            (self.step_clock, 2),
-            (self.wait, 8),
+            (self.crash_agent, 2),
+            (self.lag, 1),
+            (self.replay_topics, 0.4),
         ]
-        self._weights = [weights.get(step.__name__, weight) for step, weight in self._steps]
+        self._steps = [step for step, _ in steps]
+        self._weights = [weights.get(step.__name__, weight) for step, weight in steps]
 
     def step(self) -> None:
         """One step."""
-        steps = [step for step, _ in self._steps]
-        self._random.choices(steps, self._weights)[0]()
+        self._random.choices(self._steps, self._weights)[0]()
 
     def _note(self, text: str) -> None:
         self._world.note("chaos", text)
@@ -62,7 +69,7 @@ class Chaos:
     def produce(self) -> None:
         """New records for the agents."""
         random, broker = self._random, self._world.broker
-        for _ in range(random.randint(1, 3)):
+        for _ in range(random.randint(1, 2)):
             self._produced += 1
             topic = random.choice([name for name in SOURCES if name in broker.topics] or [""])
             if not topic:
@@ -75,25 +82,6 @@ class Chaos:
             key = None if random.random() < 0.2 else b"k%d" % random.randrange(5)
             headers: Headers = (("trace", b"%d" % self._produced), ("trace", None)) if random.random() < 0.3 else ()
             broker.produce(topic, random.randrange(len(broker.topics[topic].logs)), key, value, headers)
-
-    def order(self) -> None:
-        """An operator's command, now and then by somebody who looks at an old page."""
-        random, world = self._random, self._world
-        rows = [(id_, row) for fold in world.checker.folds.values() for id_, row in fold.messages.items()]
-        if not rows:
-            return
-        id_, row = random.choice(rows)
-        action = random.choice(list(Action))
-        due_at = None
-        if action is Action.RESCHEDULE:
-            now_ms = EPOCH_MS + int(world.loop.time() * 1000)
-            due_at = random.choice((0, now_ms - 20_000, now_ms + random.randint(0, 4_000)))
-        revision = row.revision if random.random() < 0.85 else max(0, row.revision - 1)
-        command = Order(id_, action, revision, by="somebody", due_at=due_at)
-        self._note(f"orders {action} of {id_.hex()[:8]} at revision {revision}")
-        partition = partition_of(id_, PARTITIONS) if random.random() < 0.9 else random.randrange(PARTITIONS)
-        for _ in range(1 + (random.random() < 0.1)):
-            world.broker.produce(COMMANDS, partition, id_.hex().encode(), encode_command(command))
 
     def wait(self) -> None:
         """Nothing happens for a while."""
@@ -109,7 +97,7 @@ class Chaos:
         """kill -9 at any time."""
         worker = self._worker()
         if worker is not None and worker.process is not None:
-            self._world.coverage["any time"] += 1
+            self._world.outcome.points["any time"] += 1
             worker.process.life.kill("killed")
 
     def stop(self) -> None:
@@ -130,11 +118,22 @@ class Chaos:
         self._note("rebalances")
         self._world.group.rebalance()
 
-    def step_clock(self) -> None:
-        """A machine's clock is set."""
+    def set_clock(self) -> None:
+        """A machine's clock is set, by little."""
+        self._set_clock(self._random.randint(-700, 700))
+
+    def set_clock_far(self) -> None:
+        """A machine's clock is set to a quite different time, or back to the right one."""
+        far = self._random.randint(10_000, LARGE_CLOCK_STEP_MS)
+        self._set_clock(self._random.choice((far, -far, 0)))
+
+    def _set_clock(self, skew_ms: int) -> None:
         worker = self._random.choice(self._world.workers)
-        worker.clock.skew_ms = self._random.randint(-700, 700)
-        self._note(f"sets the clock of {worker.name} to {worker.clock.skew_ms:+d} ms")
+        step_ms = skew_ms - worker.clock.skew_ms
+        worker.clock.skew_ms = skew_ms
+        self._note(f"sets the clock of {worker.name} to {skew_ms:+d} ms")
+        if abs(step_ms) > 5_000:
+            self._world.outcome.figures[f"clocks set {'forward' if step_ms > 0 else 'back'} by a lot"] += 1
 
     # --- brokers ------------------------------------------------------------------------------------------------
 
@@ -143,6 +142,13 @@ class Chaos:
         seconds = self._random.choice((0.2, 2.0, 7.0))
         self._note(f"brokers are away for {seconds} s")
         self._world.away_until = self._world.loop.time() + seconds
+
+    def slow_brokers(self) -> None:
+        """Many requests take long, some longer than anybody waits."""
+        seconds = self._random.uniform(2.0, 8.0)
+        self._note(f"brokers are slow for {seconds:.1f} s")
+        self._world.slowness = self._random.uniform(0.1, 0.6)
+        self._world.loop.call_later(seconds, self._world.heal_brokers)
 
     def spoil_topic(self) -> None:
         """A destination becomes unusable for a while."""
@@ -174,15 +180,7 @@ class Chaos:
         if worker is not None and worker.process is not None:
             back = self._random.choice((1, 5, 1_000_000))
             self._note(f"delivers the last {back} to {worker.name} again")
-            worker.process.rewind(back)
-
-    def rewind_agents(self) -> None:
-        """An agent crashes before it committed what it had read."""
-        agent = self._random.choice(self._world.agents)
-        back = self._random.randint(1, 5)
-        self._note(f"agent {agent.group} reads {back} again")
-        agent.rewind(back)
-        self._world.sources.news()
+            worker.process.consumer.rewind(back)
 
     def lose_polls(self) -> None:
         """For a while deliveries get lost, or come twice."""
@@ -194,36 +192,22 @@ class Chaos:
 
         world.loop.call_later(self._random.uniform(0.5, 4.0), heal)
 
+    def crash_agent(self) -> None:
+        """An agent dies before it has committed what it had read."""
+        agent = self._random.choice(self._world.agents)
+        back = self._random.randint(0, 5)
+        self._note(f"agent {agent.group} crashes, and reads {back} again")
+        agent.crash(back)
+
+    def lag(self) -> None:
+        """An agent reads nothing for longer than its outcomes are waited for, or for less."""
+        agent = self._random.choice(self._world.agents)
+        seconds = self._random.choice((2.0, 8.0, 20.0))
+        self._note(f"agent {agent.group} lags for {seconds} s")
+        agent.lag(seconds)
+
     def replay_topics(self) -> None:
         """An operator stops all workers and resets the group to the beginning of what the topics still hold."""
-        topic = self._random.choice((FAILURES, COMMANDS))
+        topics = self._random.choice(((FAILURES,), (COMMANDS,), (FAILURES, COMMANDS)))
         if not self._world.resetting.locked():
-            self._resets.append(asyncio.ensure_future(self._world.reset_offsets(topic)))
-
-    def oldest_retained(self, topic: str, partition: int) -> int:
-        """The topics are kept for less time than closed messages, half of it."""
-        kept_since = EPOCH_MS + int(self._world.loop.time() * 1000) - RETENTION_MS // 2
-        entries = self._world.broker.log(topic, partition).entries
-        return next((entry.offset for entry in entries if entry.timestamp >= kept_since), len(entries))
-
-    # --- hostility ----------------------------------------------------------------------------------------------
-
-    def poison(self) -> None:
-        """Events that nobody can understand, or that want what is forbidden."""
-        random = self._random
-        poison = (POISON, b"1")
-        events: list[tuple[str, bytes | None, Headers]] = [
-            (FAILURES, b"\xff\xfe", (poison,)),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, b"\xff"))),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, b"heat"), (ORIGINAL_PARTITION, b"1"))),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, b"heat"), (ATTEMPT, b"many"))),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, b"heat"), (MESSAGE_ID, b"7"))),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, f"{APP}-failures".encode()))),
-            (FAILURES, b"x", (poison, (ORIGINAL_TOPIC, b"__consumer_offsets"))),
-            (FAILURES, b"x", (poison, ("\udcff", b"\xff"))),
-            (COMMANDS, None, (poison,)),
-            (COMMANDS, b'{"type": "explode"}', (poison,)),
-            (COMMANDS, b"[" * 50_000, (poison,)),
-        ]
-        topic, value, headers = random.choice(events)
-        self._world.broker.produce(topic, random.randrange(PARTITIONS), b"key", value, headers)
+            self._resets.append(asyncio.ensure_future(self._reset_offsets(topics)))

@@ -37,6 +37,7 @@ class Group:
     async def join(self, life: Life) -> tuple[int, tuple[int, ...]]:
         """Join, or join again; returns the generation and the partitions assigned."""
         life.rebalance.clear()
+        life.expelled = False
         known = self._members.get(self._id(life))
         if known is not None and known.life is not life and not self._preparing:
             known.life = life
@@ -81,6 +82,7 @@ class Group:
                 loop.call_later(HEARTBEAT_SECONDS, look, loop.time() if silent_since is None else silent_since)
             else:
                 self.world.note("group", f"expels {life.name}")
+                life.expelled = True
                 del self._members[self._id(life)]
                 self._tell_when_awake(life)
                 self._prepare()
@@ -108,6 +110,8 @@ class Group:
     def _deadline(self, generation: int) -> None:
         """Whoever has not joined in time is out."""
         if self._preparing and self.generation == generation:
+            for member in self._members.values():
+                member.life.expelled = member.joining is None
             self._members = {id_: member for id_, member in self._members.items() if member.joining is not None}
             self._complete()
 

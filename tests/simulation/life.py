@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from random import Random
@@ -26,22 +25,28 @@ ANSWER_SECONDS_MAX = 4.0
 
 _WHERE = ("before", "in flight", "after")
 _REQUESTS = ("fence", "write", "commit", "read changelog", "read offsets", "describe", "heartbeat")
+IN_WRITE = ("write: begun", "write: after an output", "write: after rows", "write: after the offsets")
 POINTS: tuple[str, ...] = (
     *(f"{request}: {where}" for request in _REQUESTS for where in _WHERE),
-    "write: in part",
+    *IN_WRITE,
     "store: before",
     "store: after",
+    "effects: among",
     "restore: between chunks",
     "stop producer",
     "close store",
     "any time",
 )
-"""Where a worker can die: around every await of the protocol, between commit and store, and at any other time."""
+"""Where a worker can die: around every await of the protocol, between any two effects of a commit, at any other time.
+
+The effects are: the transaction begun; each output, each batch of rows and the offsets written to it; the commit; the
+store; what hears of it afterwards.
+"""
 
 RARE = ("restore: between chunks", "heartbeat: before", "heartbeat: in flight", "heartbeat: after") * 2
 """Points that few processes come by; more of them are meant to die there."""
 
-_BROKER_ERRORS = (broker.ProducerFenced, broker.Concurrent, broker.NoSuchTopic, broker.BatchRefused, broker.TopicSilent)
+BROKER_ERRORS = (broker.ProducerFenced, broker.Concurrent, broker.NoSuchTopic, broker.BatchRefused, broker.TopicSilent)
 _current: ContextVar[Life | None] = ContextVar("life", default=None)
 
 
@@ -50,7 +55,7 @@ class Died(BaseException):
 
 
 class NoAnswer(Exception):
-    """The brokers did not answer in time; the request may have been carried out or not."""
+    """The brokers did not answer in time; the request may have been carried out or not, or will be yet."""
 
 
 class Surroundings(Protocol):
@@ -58,13 +63,15 @@ class Surroundings(Protocol):
 
     loop: VirtualLoop
     outcome: Outcome
-    coverage: Counter[str]
     losses: float
+    slowness: float
     doom: bool
     away_until: float
     crashes: bool
 
     def note(self, who: str, text: str) -> None: ...
+
+    def violated(self, text: str) -> None: ...
 
 
 def track_tasks(loop: asyncio.AbstractEventLoop) -> None:
@@ -89,6 +96,7 @@ class Life:
         self.random = random
         self.dead = False
         self.frozen_since: float | None = None
+        self.expelled = False
         self.rebalance = asyncio.Event()
         self.ended = asyncio.Event()
         self._thawed = asyncio.Event()
@@ -97,7 +105,7 @@ class Life:
         self._doom = random.choice(POINTS + RARE) if world.doom and random.random() < 0.5 else ""
         if self._freezes and random.random() < 0.5:
             self._doom = "write: in flight"  # the makings of a zombie: it will not know what became of that
-        often = self._doom.startswith(("write", "commit", "store"))
+        often = self._doom.startswith(("write", "commit", "store", "effects"))
         self._passes = random.choice((1, 2, 3, 5, 8, 20) if often else (1, 1, 2))
 
     # --- tasks --------------------------------------------------------------------------------------------------
@@ -141,18 +149,18 @@ class Life:
         """A place where the process may die."""
         self.check()
         if self._doomed_at(name):
-            self.world.coverage[name] += 1
+            self.world.outcome.points[name] += 1
             self.die(name)
 
     def _doomed_at(self, name: str) -> bool:
         """Whether the process dies here; some freeze instead."""
-        if not self.world.crashes or name != self._doom:
+        if name != self._doom or not self.world.crashes:
             return False
         self._passes -= 1
         if self._passes:
             return False
         if self._freezes:
-            self.world.coverage[f"frozen at {name}"] += 1
+            self.world.outcome.figures[f"frozen at {name}"] += 1
             self.freeze()
         return not self._freezes
 
@@ -170,7 +178,9 @@ class Life:
         """SIGCONT."""
         if self.frozen_since is not None:
             self.frozen_since = None
-            self.world.note(self.name, "wakes up")
+            if not self.dead:
+                self.world.note(self.name, "wakes up")
+                self.world.outcome.figures["zombies woken"] += self.expelled
             self._thawed.set()
             self._thawed = asyncio.Event()
 
@@ -185,43 +195,53 @@ class Life:
     async def request(self, name: str, apply: Callable[[], T]) -> T:
         """Ask the brokers; ``apply`` is what they do at one instant.
 
-        Raises `NoAnswer` where request or answer gets lost, or where this process froze for too long.
+        Raises `NoAnswer` where the request is lost or too late, the answer is lost, or this process froze for too long.
         """
         loop, random = self.world.loop, self.random
         await self.awake()
         self.point(f"{name}: before")
         began = loop.time()
         lost = began < self.world.away_until or random.random() < self.world.losses
-        arrives = not lost or random.random() < 0.5
         await asyncio.sleep(self._latency())
         self.check()
         if self._doomed_at(f"{name}: in flight"):
             self._die_in_flight(name, apply)
-        result = apply() if arrives else None
         if lost:
-            await asyncio.sleep(ANSWER_SECONDS_MAX)
-            await self.awake()
-            raise NoAnswer(f"{name}: {'answer' if arrives else 'request'} lost")
+            await self._lose(name, apply)
+        result = apply()
         await asyncio.sleep(self._latency())
         await self.awake()
         if loop.time() - began > ANSWER_SECONDS_MAX:
-            raise NoAnswer(f"{name}: frozen for too long")
+            raise NoAnswer(f"{name}: took too long")
         self.point(f"{name}: after")
-        return result  # type: ignore[return-value,unused-ignore]  # None only where apply said so
+        return result
 
     def _latency(self) -> float:
-        random = self.random
-        return random.uniform(0.05, 0.8) if random.random() < 0.01 else random.uniform(0.0003, 0.003)
+        random, chance = self.random, self.random.random()
+        if chance < self.world.slowness:
+            return random.uniform(0.8, 3.5)
+        return random.uniform(0.05, 0.8) if chance < 0.01 else random.uniform(0.0003, 0.003)
+
+    async def _lose(self, name: str, apply: Callable[[], Any]) -> NoReturn:
+        """The request is lost, or its answer, or it comes through when nobody waits for it any more."""
+        chance, late = self.random.random(), self.random.uniform(0.0, 2 * ANSWER_SECONDS_MAX)
+        if chance < 0.4:
+            _quietly(apply)
+        elif chance < 0.7:
+            self.world.loop.call_later(late, _quietly, apply)
+        await asyncio.sleep(ANSWER_SECONDS_MAX)
+        await self.awake()
+        raise NoAnswer(f"{name}: {'answer' if chance < 0.4 else 'request'} lost")
 
     def _die_in_flight(self, name: str, apply: Callable[[], Any]) -> NoReturn:
         """The request arrives after the death of its sender, maybe long after, or never."""
         if self.random.random() < 0.7:
             self.world.loop.call_later(self.random.uniform(0.0, 3.0), _quietly, apply)
-        self.world.coverage[f"{name}: in flight"] += 1
+        self.world.outcome.points[f"{name}: in flight"] += 1
         self.die(f"{name}: in flight")
 
 
 def _quietly(apply: Callable[[], Any]) -> None:
     """Nobody is there to hear that the brokers refused."""
-    with contextlib.suppress(*_BROKER_ERRORS):
+    with contextlib.suppress(*BROKER_ERRORS):
         apply()

@@ -13,8 +13,11 @@ PARTITIONS = 3
 TOPICS = AppTopics(APP)
 FAILURES, COMMANDS, QUARANTINE = TOPICS.failures, TOPICS.commands, TOPICS.quarantine
 
-STEPS = 60
+STEPS = 500
 """What chaos does per seed, unless told otherwise."""
+
+WORKERS = (1, 2, 3, 3, 4, 5)
+"""How many workers there are, one of these."""
 
 HEAT = "heat"
 OVENS = "ovens"
@@ -23,7 +26,12 @@ BOILERS = "boilers"
 SOURCES = (HEAT, OVENS, BOILERS)
 SOURCE_PARTITIONS = 2
 
-RETENTION_MS = 60_000
+RETENTION_MS = (60_000, 600_000)
+"""Retention of closed messages, one of these; under the longer one the intake topics keep everything."""
+
+QUEUES_MAX = 3
+ATTEMPTS_KEPT_MAX = 3
+QUARANTINE_BYTES_MAX = 80_000
 
 POLICIES = Policies(
     default=RetryPolicy(
@@ -42,6 +50,9 @@ POLICIES = Policies(
     },
 )
 
+OUTCOME_TIMEOUT_SECONDS_MAX = 6.0
+"""The longest of the policies above; whoever lags for longer is not waited for."""
+
 
 @dataclass(frozen=True)
 class Conditions:
@@ -54,3 +65,6 @@ class Conditions:
     losses: float | None = None
     doom: bool = True
     weights: Mapping[str, float] = field(default_factory=dict)
+
+
+ANY_CONDITIONS = Conditions()

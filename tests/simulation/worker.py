@@ -7,7 +7,7 @@ done here in the same order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from dlq_stream.core.transaction import Transaction
@@ -15,15 +15,16 @@ from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_d
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import Apply, BatchLimits
 from dlq_stream.runtime.outcomes import Identification
-from dlq_stream.runtime.owner import Interrupted, Owner, Poll
+from dlq_stream.runtime.owner import Interrupted, Owner
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Fenced, OutcomeUnknown, Run
+from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
 from dlq_stream.runtime.timers import NextLook, TimerSpec
-from tests.simulation.broker import Place
+from tests.simulation.consumer import SimConsumer
 from tests.simulation.disk import Disk, DiskStore
 from tests.simulation.life import Died, Life, NoAnswer
-from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, RETENTION_MS
-from tests.simulation.ports import SimChangelog, SimProducer, SimTopicSource, WorkerClock
+from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, QUARANTINE, TOPICS
+from tests.simulation.ports import SeenClock, SimChangelog, SimTopicSource, WorkerClock
+from tests.simulation.producer import SimProducer
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
 EXPECTED_ENDS = (Fenced, OutcomeUnknown)
 """What may end a worker: its partition was fenced before it heard of a rebalance, or a commit's outcome is unknown."""
 
-POLLS_QUEUED_MAX = 2
-RECORDS_PER_FETCH_MAX = 12
 ROW_BYTES_MAX = 1_100_000
 
 
@@ -70,10 +69,12 @@ class Worker:
         for number, disk in sorted(self.disks.items()):
             if self.random.random() < 0.5:
                 self.world.note(self.name, f"loses its disk of partition {number}")
+                self.world.outcome.figures["disks lost"] += 1
                 self.disks[number] = Disk()
             else:
                 count = self.random.randint(0, len(disk.writes))
                 self.world.note(self.name, f"disk of partition {number} is {len(disk.writes) - count} writes older")
+                self.world.outcome.figures["disks older than they were"] += 1
                 self.disks[number] = disk.as_of(count)
 
 
@@ -85,35 +86,38 @@ class Process:
         self.life = life
         self.worker = worker
         self.world = world
+        self.engine = replace(world.engine, observe=self._observe)
         self.generation = -1
         self.stopping = asyncio.Event()
-        self.positions: dict[Place, int] = {}
+        self.consumer = SimConsumer(life, world)
         self.cache = DestinationCache(SimTopicSource(life, world.broker), monotonic=world.loop.time)
         self.owner = Owner(
             new_partition=self._new_partition,
-            seek=self._seek,
+            seek=self.consumer.seek,
             destinations=self.cache,
-            limits=BatchLimits(bytes_max=life.random.choice((2_000, 6_000, 1 << 20)), hold_ms_target=1e9),
+            limits=BatchLimits(bytes_max=life.random.choice((4_000, 20_000, 1 << 20)), hold_ms_target=1e9),
             fatal=self.fatal,
         )
         self.owner.timers += [
             TimerSpec("emit", "due", self._emit, urgent=True),
-            TimerSpec("retain", "closed", self._retain, delay_ms=RETENTION_MS),
+            TimerSpec("retain", "closed", self._retain, delay_ms=self.engine.retention_ms),
         ]
-        self._queues: dict[str, asyncio.Queue[Poll]] = {
-            topic: asyncio.Queue(POLLS_QUEUED_MAX) for topic in (FAILURES, COMMANDS)
-        }
 
     # --- what the worker does -----------------------------------------------------------------------------------
 
     def _emit(self, tx: Transaction) -> EmitResult:
-        return emit_due(tx, self.world.engine, records_max=5, bytes_max=3_000)
+        return emit_due(tx, self.engine, records_max=5, bytes_max=3_000)
 
     def _retain(self, tx: Transaction) -> NextLook:
-        return NextLook(retain(tx, self.world.engine, steps_max=3), now_ms=tx.now_ms)
+        return NextLook(retain(tx, self.engine, steps_max=3), now_ms=tx.now_ms)
+
+    def _observe(self, event: object) -> None:
+        """Told after a commit, one event after the other; nothing may hang on it."""
+        self.life.point("effects: among")
+        self.world.observe(event)
 
     async def _agent(self, topic: str, apply: Apply) -> None:
-        queue = self._queues[topic]
+        queue = self.consumer.queues[topic]
         while True:
             await self.owner.consume(await queue.get(), apply)
 
@@ -121,19 +125,20 @@ class Process:
 
     async def run(self) -> None:
         """Join, open, consume, until stopped or dead."""
-        life, engine = self.life, self.world.engine
-        await self.cache.look_up((FAILURES, COMMANDS))
+        life, engine = self.life, self.engine
+        while self.cache.known(QUARANTINE) is None:
+            await self.cache.look_up(TOPICS.all)
         life.spawn(self.cache.run())
         life.spawn(self._agent(FAILURES, lambda tx, records: apply_failures(tx, records, engine)))
         life.spawn(self._agent(COMMANDS, lambda tx, records: apply_commands(tx, records, engine)))
-        life.spawn(self._fetch())
+        life.spawn(self.consumer.run())
         while not self.stopping.is_set():
             self.generation, numbers = await self.world.group.join(life)
             await life.awake()
             if await self._until_rebalance(self._assigned(numbers)):
                 await self._until_rebalance(self.stopping.wait())
             await life.awake()
-            self.positions.clear()
+            self.consumer.end()
             await self.owner.close()
         self.world.group.leave(life)
         self.world.note(life.name, "stops")
@@ -166,31 +171,16 @@ class Process:
             return
         except Exception as error:
             self.fatal("opening partitions", error)
-        positions = await self._committed(numbers)
+        positions = await self.consumer.committed(numbers)
         await self.life.awake()
-        if self.life.random.random() < 0.7:  # else what was fetched before comes through yet
-            for queue in self._queues.values():
-                while not queue.empty():
-                    queue.get_nowait()
-        self.positions = dict(positions)
+        self.consumer.begin(positions)
         self.owner.ready(positions)
         self.world.note(self.life.name, f"ready: {dict(positions)}")
-
-    async def _committed(self, numbers: tuple[int, ...]) -> Mapping[Place, int]:
-        broker = self.world.broker
-        places = [(topic, number) for topic in (FAILURES, COMMANDS) for number in numbers]
-        while True:
-            try:
-                return await self.life.request(
-                    "read offsets", lambda: {place: broker.committed_offset(*place) for place in places}
-                )
-            except NoAnswer:
-                continue
 
     def fatal(self, where: str, error: BaseException) -> NoReturn:
         """Crash-only, and only for reasons that are known."""
         if not self.life.dead:
-            self.world.ended[type(error).__name__] += 1
+            self.world.outcome.figures[f"ended by {type(error).__name__}"] += 1
             if not isinstance(error, EXPECTED_ENDS):
                 self.world.violated(f"{self.life.name} ended by {where}: {error!r}", error)
             self.life.die(f"{where}: {error!r}")
@@ -202,13 +192,14 @@ class Process:
         life, world = self.life, self.world
         disk = self.worker.disks.setdefault(number, Disk())
         store = DiskStore(life, disk, lambda disk: world.written(number, disk))
+        clock = world.clocks[life.name, number] = SeenClock(self.worker.clock)
         partition = world.partition_type(
             Identification(number, PARTITIONS, generation, APP),
             producer=SimProducer(life, world.broker, f"{APP}-p{number}", number, self.cache.missing),
             store=store,
             changelog=SimChangelog(life, world.broker, APP, number, store),
             destinations=self.cache,
-            clock=self.worker.clock,
+            clock=clock,
             row_bytes_max=ROW_BYTES_MAX,
             still_ours=lambda: self.generation == generation,
             fatal=self.fatal,
@@ -225,57 +216,7 @@ class Process:
         except NoAnswer:
             pass
 
-    async def _seek(self, topic: str, number: int, position: int) -> None:
-        if (topic, number) in self.positions:
-            self.positions[topic, number] = position
-
-    async def _fetch(self) -> None:
-        """Read what is committed, whole polls at a time; deliveries get lost and come twice."""
-        world, random = self.world, self.life.random
-        while True:
-            version = world.inputs.version
-            polls = [poll for topic in (FAILURES, COMMANDS) if (poll := self._poll(topic)).runs]
-            for poll in polls:
-                if random.random() < world.lost_polls and self._more_follows(poll):
-                    world.note(self.life.name, f"a poll of {poll.topic} is lost")
-                    continue
-                for _ in range(1 + (random.random() < world.repeated_polls)):
-                    await self._queues[poll.topic].put(poll)
-            if not polls:
-                await self._idle(version)
-            await asyncio.sleep(random.uniform(0.0, 0.02))
-            await self.life.awake()
-
-    def _more_follows(self, poll: Poll) -> bool:
-        """A run that is lost is missed when the next one comes."""
-        logs = {number: self.world.broker.log(poll.topic, number) for number in poll.runs}
-        return all(logs[number].read(run.stop, 1)[0] for number, run in poll.runs.items())
-
-    async def _idle(self, version: int) -> None:
-        """Wait for news, or for a seek."""
-        try:
-            async with asyncio.timeout(0.5):
-                await self.world.inputs.beyond(version)
-        except TimeoutError:
-            pass
-
-    def _poll(self, topic: str) -> Poll:
-        runs: dict[int, Run] = {}
-        for (name, number), start in self.positions.items():
-            if name == topic:
-                log = self.world.broker.log(topic, number)
-                records, stop = log.read(start, self.life.random.randint(1, RECORDS_PER_FETCH_MAX))
-                if stop > start:
-                    self.positions[name, number] = stop
-                    runs[number] = Run(start, stop, records)
-        return Poll(topic, runs)
-
     def stop(self) -> None:
         """SIGTERM: finish what is running and leave."""
         self.stopping.set()
         self.life.rebalance.set()
-
-    def rewind(self, back: int) -> None:
-        """Deliver again what was delivered before."""
-        for place, position in self.positions.items():
-            self.positions[place] = max(0, position - back)
