@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlq_stream.core.model import Headers
 from tests.simulation.broker import UNWANTED
 from tests.simulation.clients import Clients
-from tests.simulation.names import COMMANDS, FAILURES, OVENS_RETRY, SOURCES
+from tests.simulation.names import COMMANDS, FAILURES, OUTCOME_TIMEOUT_SECONDS_MAX, OVENS_RETRY, SOURCES
 from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Chaos:
         worker.clock.skew_ms = skew_ms
         self._note(f"sets the clock of {worker.name} to {skew_ms:+d} ms")
         if abs(step_ms) > 5_000:
-            self._world.outcome.figures[f"clocks set {'forward' if step_ms > 0 else 'back'} by a lot"] += 1
+            self._world.count(f"clocks set {'forward' if step_ms > 0 else 'back'} by a lot")
 
     # --- brokers ------------------------------------------------------------------------------------------------
 
@@ -204,6 +204,8 @@ class Chaos:
         agent = self._random.choice(self._world.agents)
         seconds = self._random.choice((2.0, 8.0, 20.0))
         self._note(f"agent {agent.group} lags for {seconds} s")
+        if seconds > OUTCOME_TIMEOUT_SECONDS_MAX:
+            self._world.count("agents lagging for longer than outcomes are waited for")
         agent.lag(seconds)
 
     def replay_topics(self) -> None:

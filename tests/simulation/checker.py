@@ -87,6 +87,8 @@ class Checker:
         for state, event in path:
             target = LIFECYCLE[state][event]
             self._scribe.cell(Cell(state, event, target))
+            if event in (Event.TIMED_OUT_AGAIN, Event.TIMED_OUT_FINALLY):
+                fold.timed_out.add((change.id, old.attempt))
             escalates = target is State.ESCALATED
             fold.truth.happened(old.booked, event, presumed=state is State.PRESUMED, escalates=escalates)
         purged = new is None

@@ -41,6 +41,8 @@ FIGURES = (
     "reports held back while brokers were away",
     "replays of whole topics from offset 0",
     "replays of what topics still hold",
+    "agents lagging for longer than outcomes are waited for",
+    "outcomes heard after their time-out",
     "clocks set forward by a lot",
     "clocks set back by a lot",
     "disks lost",

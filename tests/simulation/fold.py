@@ -37,7 +37,8 @@ class Fold:
     ``purged`` holds the last row of messages that are gone, ``lives`` how often each message is gone, ``kept`` how
     many attempts of it there are.  ``consumed`` is
     the position of each intake topic, ``known`` the highest that it ever was.  ``unsure`` are messages of which
-    a delivery was told before it was made, or whose id was another's: a replay may tell news of them.
+    something was told that is not remembered: a replay may tell news of them.  ``timed_out`` are deliveries whose
+    outcome was not waited for any longer.
     """
 
     rows: dict[str, dict[bytes, bytes]] = field(default_factory=lambda: {spec.name: {} for spec in TABLES})
@@ -46,6 +47,7 @@ class Fold:
     lives: Counter[bytes] = field(default_factory=Counter)
     kept: Counter[bytes] = field(default_factory=Counter)
     unsure: set[bytes] = field(default_factory=set)
+    timed_out: set[tuple[bytes, int]] = field(default_factory=set)
     consumed: dict[str, int] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)
     truth: Truth = field(default_factory=Truth)

@@ -139,6 +139,7 @@ class Intake:
             if self._passed_on(id_):
                 return
             view = self._view(id_)
+        self._heard(id_, attempt)
         final = PERMANENT in event.error_types
         if view is None:
             self._born(record, id_, event, attempt, final=final)
@@ -171,7 +172,9 @@ class Intake:
             view = None  # to commands it is gone
         if isinstance(command, Order):
             self._order(record, command, view)
-        elif view is None:
+            return
+        self._heard(id_, command.attempt)
+        if view is None:
             self._ignore(id_, None, SUCCEEDED, Ignored.ABSENT)
         elif command.attempt > view.attempt:
             self._ignore(id_, view, SUCCEEDED, Ignored.AHEAD)
@@ -208,6 +211,10 @@ class Intake:
         row = self._fold.messages.get(id_) if change is None else change.new or change.old
         return "" if row is None else row.queue
 
+    def _heard(self, id_: bytes, attempt: int) -> None:
+        if (id_, attempt) in self._fold.timed_out:
+            self._scribe.count("outcomes heard after their time-out")
+
     def _passed_on(self, id_: bytes) -> bool:
         """Whether the event belongs elsewhere, and was sent there."""
         if partition_of(id_, PARTITIONS) == self._number:
@@ -241,7 +248,8 @@ class Intake:
         state = State.ABSENT if view is None else view.state
         self._scribe.cell(Cell(state, cause, why))
         self._fold.truth.ignored_event(PARTITION_QUEUE if view is None else view.booked, why)
-        if why is Ignored.AHEAD:
+        presumed = state is State.PRESUMED and cause == SUCCEEDED
+        if why is Ignored.AHEAD or presumed:  # not remembered, and a failure may yet reopen what was presumed
             self._fold.unsure.add(id_)
 
 
