@@ -11,9 +11,10 @@ know nothing of us still write to the right one.
 from __future__ import annotations
 
 import struct
+import sys
 from array import array
 from binascii import unhexlify
-from functools import cache
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from dlq_stream.core.errors import MalformedEvent
@@ -24,7 +25,6 @@ ID_BYTES = 16
 
 _LENGTH = struct.Struct(">I")
 _COORDINATES = struct.Struct(">qqq")
-_WORDS_OF_ID = struct.Struct(">8H")
 
 _MULTIPLIER = 0x5BD1E995
 _SEED = 0x9747B28C
@@ -83,24 +83,30 @@ def origins_agree(known: Origin, told: Origin) -> bool:
 
 
 def partition_of(id: bytes, partitions: int) -> int:  # noqa: A002 - the design's word for it
-    """The partition of a message: Kafka's default partitioner applied to the id's 32 ASCII hex digits.
+    """The partition of a message: Kafka's default partitioner applied to the id's 32 ASCII hex digits."""
+    return (murmur2(id.hex().encode()) & 0x7FFFFFFF) % partitions
 
-    This is `murmur2` with what depends on the key alone looked up: four hex digits are one word of the hash and two
-    bytes of the id, so there are 65,536 possible words.  It runs once per event and takes a third of the plain loop.
+
+def partitions_of(ids: Sequence[bytes], partitions: int) -> list[int]:
+    """`partition_of` of each, which takes a tenth of the time: once per event is too often for a loop in Python.
+
+    All hashes are worked out side by side, each in 64 bits of one large number: products of 32-bit numbers do not
+    overflow into the next, and masks cut off what shifts bring in ("SIMD within a register").
     """
-    a, b, c, d, e, f, g, h = _WORDS_OF_ID.unpack(id)
-    words = _mixed_words()
-    hashed: int = _SEED ^ _HEX_DIGITS
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[a]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[b]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[c]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[d]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[e]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[f]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[g]
-    hashed = hashed * _MULTIPLIER & _MASK ^ words[h]
-    hashed = (hashed ^ hashed >> 13) * _MULTIPLIER & _MASK
-    return ((hashed ^ hashed >> 15) & 0x7FFFFFFF) % partitions
+    words = array("I", b"".join(ids).hex().encode())
+    if sys.byteorder == "big":
+        words.byteswap()  # the hash's words are little-endian
+    ones = int.from_bytes(b"\1\0\0\0\0\0\0\0" * len(ids), "little")
+    masks = ones * _MASK
+    hashed = ones * (_SEED ^ _HEX_DIGITS)
+    for position in range(_HEX_DIGITS // 4):
+        lanes = array("Q", words[position :: _HEX_DIGITS // 4])
+        word = int.from_bytes(lanes.tobytes(), sys.byteorder) * _MULTIPLIER & masks
+        word = (word ^ word >> 24 & masks) * _MULTIPLIER & masks
+        hashed = hashed * _MULTIPLIER & masks ^ word
+    hashed = (hashed ^ hashed >> 13 & masks) * _MULTIPLIER & masks
+    hashed = (hashed ^ hashed >> 15 & masks) & ones * 0x7FFFFFFF
+    return [each % partitions for each in array("Q", hashed.to_bytes(8 * len(ids), sys.byteorder))]
 
 
 def murmur2(data: bytes) -> int:
@@ -120,13 +126,3 @@ def murmur2(data: bytes) -> int:
 def _mixed(word: int) -> int:
     word = word * _MULTIPLIER & _MASK
     return (word ^ word >> 24) * _MULTIPLIER & _MASK
-
-
-@cache
-def _mixed_words() -> array[int]:
-    """The table, made on first use: 20 ms and 256 KiB that importing this module should not cost a client.
-
-    An array, because a list's numbers are scattered over 2.5 MB, which no cache holds beside anything else.
-    """
-    pairs = [int.from_bytes(b"%02x" % byte, "little") for byte in range(256)]
-    return array("I", [_mixed(low | high << 16) for low in pairs for high in pairs])

@@ -32,7 +32,7 @@ from dlq_stream.core.headers import (
     FailureEvent,
     parse_failure,
 )
-from dlq_stream.core.ids import message_id, origins_agree, partition_of
+from dlq_stream.core.ids import message_id, origins_agree, partition_of, partitions_of
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, Standing, State, standing
 from dlq_stream.core.model import Headers, Origin, Record
 from dlq_stream.core.policy import RetryPolicy
@@ -62,26 +62,45 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     Raises nothing that an event is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
     """
     turn = Turn(tx, engine)
-    ours: list[tuple[Record, FailureEvent]] = []
-    checked: set[tuple[str, str | None]] = set()
-    for record in records:
-        try:  # nothing is staged here but one send, last
-            event = parse_failure(record)
-            if (event.origin.topic, event.retry_topic) not in checked:
-                _check_names(event, engine)  # before it is passed on: quarantine keeps it as it was received
-                checked.add((event.origin.topic, event.retry_topic))
-            target = partition_of(event.id, tx.partitions)
-            if target == tx.partition:
-                ours.append((record, event))
-            else:
-                if event.forwarded:
-                    raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
-                forward_failure(turn, record, event, target)
-        except Exception as error:
-            quarantine(turn, record, error)
+    ours = _ours(turn, _understood(turn, records))
     intake = _Intake(turn, {event.id for _, event in ours})
     each_or_quarantine(turn, ours, intake.apply)
     turn.finish()
+
+
+def _understood(turn: Turn, records: Sequence[Record]) -> list[tuple[Record, FailureEvent]]:
+    """What the records report; those that cannot be understood are quarantined."""
+    events: list[tuple[Record, FailureEvent]] = []
+    checked: set[tuple[str, str | None]] = set()
+    for record in records:
+        try:
+            event = parse_failure(record)
+            names = event.origin.topic, event.retry_topic
+            if names not in checked:
+                _check_names(event, turn.engine)  # before it is passed on: quarantine keeps it as it was received
+                checked.add(names)
+            events.append((record, event))
+        except Exception as error:
+            quarantine(turn, record, error)
+    return events
+
+
+def _ours(turn: Turn, events: list[tuple[Record, FailureEvent]]) -> list[tuple[Record, FailureEvent]]:
+    """Those that belong to this partition; the others are passed on, or quarantined where that has been tried."""
+    here, ours = turn.tx.partition, []
+    targets = partitions_of([event.id for _, event in events], turn.tx.partitions)
+    for pair, target in zip(events, targets, strict=True):
+        if target == here:
+            ours.append(pair)
+            continue
+        record, event = pair
+        try:  # nothing is staged here but one send, last
+            if event.forwarded:
+                raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
+            forward_failure(turn, record, event, target)
+        except Exception as error:
+            quarantine(turn, record, error)
+    return ours
 
 
 def _check_names(event: FailureEvent, engine: Engine) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from aiokafka import TopicPartition
@@ -23,7 +23,7 @@ from faust.types import TP, Message
 from mode import Service
 
 from dlq_stream.kafka import no_topic_creation
-from dlq_stream.runtime import tolerant
+from dlq_stream.runtime import fetched
 from dlq_stream.runtime.owner import Poll
 from dlq_stream.runtime.ports import Run
 
@@ -39,13 +39,16 @@ CONFIRM_SECONDS_MAX = 2.0
 POLL_SECONDS = 1.0
 """How long one fetch waits for records."""
 
+ROOM_SECONDS = 0.02
+"""How often to look for records of other partitions while one is full; that it has room again is noticed at once."""
+
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka's consumer lives; everything here but ``__post_init__`` runs on its loop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        tolerant.install()
+        fetched.install()
         self._assignment: Any = None
         self._positions: dict[TopicPartition, int] = {}
 
@@ -54,6 +57,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_bytes = transport.app.owner.limits.fetch_bytes_max
         return no_topic_creation(consumer)
 
     async def _fetch_records(self, consumer: Any, active_partitions: Any, **options: Any) -> dict[Any, Any]:
@@ -61,12 +65,12 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         records = await super()._fetch_records(consumer, active_partitions, **options)
         runs = {}
         positions = self._positions_of_now()
-        for tp, fetched in records.items():
+        for tp, found in records.items():
             stop = self._assignment.state_value(tp).position
             start = positions.get(tp)
             positions[tp] = stop
             if start is not None:  # else fetched before the first seek of this assignment: nobody asked for it
-                runs[tp] = forward(tp, Run(start, stop, fetched))
+                runs[tp] = forward(tp, Run(start, stop, found, found.size))
         return runs
 
     def _positions_of_now(self) -> dict[TopicPartition, int]:
@@ -205,8 +209,7 @@ class Consumer(driver.Consumer):
                 if not active:
                     await self.sleep(0.05)
                     continue
-                runs: Mapping[TP, Run] = await self._getmany(set(active), timeout=POLL_SECONDS)
-                for topic, by_partition in _by_topic(runs).items():
+                for topic, by_partition in _by_topic(await self._poll(active)).items():
                     await self._hand_over(topic, by_partition)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
@@ -214,6 +217,19 @@ class Consumer(driver.Consumer):
         except asyncio.CancelledError:
             if not self.transport.app.should_stop:
                 raise
+
+    async def _poll(self, active: Collection[TP]) -> Mapping[TP, Run]:
+        """What has come for those partitions that have room for it; a full one holds up no other."""
+        owner = self.app.owner
+        room = {tp for tp in active if not owner.full(tp.topic, tp.partition)}
+        runs: Mapping[TP, Run] = {}
+        if len(room) == len(active):
+            runs = await self._getmany(room, timeout=POLL_SECONDS)
+        elif room:
+            runs = await self._getmany(room, timeout=0)
+        if not runs and len(room) < len(active):
+            await owner.room(ROOM_SECONDS)
+        return runs
 
     async def _hand_over(self, topic: str, runs: dict[int, Run]) -> None:
         """Put one poll into the streams that read ``topic``; waits while they are full, gives up at a rebalance."""

@@ -8,6 +8,7 @@ the fewer transactions it takes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime.outcomes import Fatal, Missed
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Run
+from dlq_stream.runtime.ports import Run, size_of
 
 log = logging.getLogger(__name__)
 
@@ -27,30 +28,65 @@ Apply = Callable[[Transaction, Sequence[Record]], None]
 Seek = Callable[[str, int, int], Awaitable[None]]
 """``seek(topic, partition, position)`` makes the consumer read on from elsewhere."""
 
-RUNS_WAITING_MAX = 2
-"""Runs that may wait in a feed while others are processed; whoever brings more waits, too.
+BATCH_RECORDS_MAX = 4_000
+"""Records of a batch, which otherwise is as large as `BatchLimits.bytes_max` allows.
 
 A transaction costs the client 1.5 ms of processor time and the brokers 5 ms, whatever is in it (measured with three
-changelog records and offsets, one broker), so batches should be as large as `BatchLimits` allow.
+changelog records and offsets, one broker), and four round trips.  Where little comes in, batches are small anyway.
 """
 
-BATCH_RECORDS_MIN = 20
-BATCH_RECORDS_MAX = 2_000
-"""Bounds of a batch's size, which otherwise follows from how long a record takes (see `BatchSize`)."""
+STEP_RECORDS_MIN = 20
+STEP_RECORDS_MAX = 2_000
+"""Bounds of a step's size, which otherwise follows from how long a record takes (see `StepSize`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
-    """A batch is one transaction: ``bytes_max`` bounds its input, ``hold_ms_target`` how long it holds the loop."""
+    """How much input is held, and for how long at a time the event loop.
+
+    ``bytes_max`` bounds the input of a batch, which is one transaction.  It is staged in steps of ``hold_ms_target``.
+    ``held_bytes_max`` bounds what all feeds together hold (and one fetch more for each feed that held nothing).
+    """
 
     bytes_max: int = 4 << 20
-    hold_ms_target: float = 20.0
+    hold_ms_target: float = 10.0
+    held_bytes_max: int = 32 << 20
+    fetch_bytes_max: int = 16 << 20
+    """What one fetch may bring of all partitions of a broker."""
 
 
-class BatchSize:
-    """How many records a batch may have so that staging it holds the event loop for about the target.
+class Held:
+    """How many bytes of input the feeds of a worker hold together."""
 
-    Measured in processor time: by the clock, a busy machine would make batches smaller, and these it busier still.
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._less = asyncio.Event()
+
+    def take(self, size: int) -> None:
+        """So much more."""
+        self.bytes += size
+
+    def release(self, size: int) -> None:
+        """So much less; whoever waits for room looks again."""
+        self.bytes -= size
+        self.changed()
+
+    def changed(self) -> None:
+        """There may be room."""
+        self._less.set()
+
+    async def wait(self, seconds: float) -> None:
+        """Until there may be room, or the time is over."""
+        self._less.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._less.wait()
+
+
+class StepSize:
+    """How many records a step may have so that staging it holds the event loop for about the target.
+
+    Measured in processor time: by the clock, a busy machine would make steps smaller, and these it busier still.
     """
 
     def __init__(self, hold_ms_target: float) -> None:
@@ -59,11 +95,11 @@ class BatchSize:
 
     @property
     def records_max(self) -> int:
-        """Records for the next batch."""
-        return int(min(BATCH_RECORDS_MAX, max(BATCH_RECORDS_MIN, self._target_seconds / self._seconds_per_record)))
+        """Records for the next step."""
+        return int(min(STEP_RECORDS_MAX, max(STEP_RECORDS_MIN, self._target_seconds / self._seconds_per_record)))
 
     def measured(self, records: int, seconds: float) -> None:
-        """Learn from a batch, smoothly."""
+        """Learn from a step, smoothly."""
         self._seconds_per_record += 0.2 * (max(seconds / records, 1e-6) - self._seconds_per_record)
 
     def timed(self, apply: Apply) -> Apply:
@@ -89,7 +125,8 @@ class Feed:
         *,
         seek: Seek,
         limits: BatchLimits,
-        size: BatchSize,
+        size: StepSize,
+        held: Held,
         fatal: Fatal,
     ) -> None:
         self._partition = partition
@@ -99,37 +136,52 @@ class Feed:
         self._limits = limits
         self._size = size
         self._fatal = fatal
+        self._held = held
         self._waiting: list[Run] = []
-        self._taken = asyncio.Event()
+        self._waiting_bytes = 0
+        self._staged_bytes = 0
         self._work: asyncio.Task[None] | None = None
 
-    async def put(self, run: Run) -> None:
-        """Take in a run; returns once there is room for the next."""
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be fetched for it: its next batch is complete, or there is too much in all."""
+        if self._waiting_bytes >= self._limits.bytes_max:
+            return True
+        return self._held.bytes >= self._limits.held_bytes_max and self._waiting_bytes + self._staged_bytes > 0
+
+    def put(self, run: Run) -> None:
+        """Take in a run."""
         self._waiting.append(run)
+        self._waiting_bytes += run.size
+        self._held.take(run.size)
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._process(), name=f"{self._topic}-{self._partition.number}")
-        while len(self._waiting) > RUNS_WAITING_MAX:
-            self._taken.clear()
-            await self._taken.wait()
 
     async def _process(self) -> None:
         try:
             while self._waiting:
-                runs, self._waiting = self._waiting, []
-                self._taken.set()
+                runs = self._take()
                 for run in joined(runs):
                     if not await self._consume(run):
                         break
+                self._held.release(self._staged_bytes)
+                self._staged_bytes = 0
         except Exception as error:
             self._fatal(f"input {self._topic} of partition {self._partition.number}", error)
 
+    def _take(self) -> list[Run]:
+        runs, self._waiting = self._waiting, []
+        self._staged_bytes, self._waiting_bytes = self._waiting_bytes, 0
+        self._held.changed()
+        return runs
+
     async def _consume(self, run: Run) -> bool:
         """Process a run batch by batch; False where something is missing before it, which is asked for."""
-        for batch in batches(run, self._limits.bytes_max, self._size.records_max):
-            result = await self._partition.consume(self._topic, batch, self._apply)
+        for batch in batches(run, self._limits.bytes_max, BATCH_RECORDS_MAX):
+            result = await self._partition.consume(self._topic, batch, self._apply, step=self._size.records_max)
             if isinstance(result, Missed):
-                self._waiting.clear()  # is beyond what is missing, and comes again
-                self._taken.set()
+                self._held.release(self._waiting_bytes)
+                self._waiting, self._waiting_bytes = [], 0  # is beyond what is missing, and comes again
                 log.info("%s-%d: reading again from %d", self._topic, self._partition.number, result.position)
                 await self._seek(self._topic, self._partition.number, result.position)
                 return False
@@ -141,7 +193,7 @@ def joined(runs: Iterable[Run]) -> Iterator[Run]:
     whole: Run | None = None
     for run in runs:
         if whole is not None and whole.stop == run.start:
-            whole = Run(whole.start, run.stop, [*whole.records, *run.records])
+            whole = Run(whole.start, run.stop, [*whole.records, *run.records], whole.size + run.size)
         else:
             if whole is not None:
                 yield whole
@@ -158,20 +210,14 @@ def batches(run: Run, bytes_max: int, records_max: int) -> Iterator[Run]:
     records = run.records
     pieces = max(1, -(-len(records) // records_max))
     records_max = max(1, -(-len(records) // pieces))
+    if run.size <= bytes_max and pieces == 1:
+        yield run
+        return
     start, first, size = run.start, 0, 0
     for position, record in enumerate(records):
         bytes_here = size_of(record)
+        if position > first and (size + bytes_here > bytes_max or position - first >= records_max):
+            yield Run(start, record.offset, records[first:position], size)
+            start, first, size = record.offset, position, 0
         size += bytes_here
-        if position > first and (size > bytes_max or position - first >= records_max):
-            yield Run(start, record.offset, records[first:position])
-            start, first, size = record.offset, position, bytes_here
-    yield Run(start, run.stop, records[first:] if first else records)
-
-
-def size_of(record: Record) -> int:
-    """About how many bytes a record takes."""
-    size = len(record.value or b"") + 100
-    for _, value in record.headers:
-        if value:
-            size += len(value)
-    return size
+    yield Run(start, run.stop, records[first:] if first else records, size)

@@ -50,8 +50,8 @@ class Missed:
     position: int
 
 
-Work: TypeAlias = tuple[Callable[[Transaction], T], Mapping[str, int]]
-"""What a turn stages, and the positions by source topic that become consumed with it."""
+Work: TypeAlias = tuple[Sequence[Callable[[Transaction], T]], Mapping[str, int]]
+"""What a turn stages, step by step, and the positions by source topic that become consumed with it."""
 
 
 class Rejected(Exception):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
-from dlq_stream.runtime.feed import Apply, BatchLimits, BatchSize, Feed, Seek
+from dlq_stream.runtime.feed import Apply, BatchLimits, Feed, Held, Seek, StepSize
 from dlq_stream.runtime.outcomes import Fatal
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Destinations, Fenced, Run
@@ -56,9 +56,10 @@ class Owner:
         self._new_partition = new_partition
         self._seek = seek
         self._destinations = destinations
-        self._limits = limits
+        self.limits = limits
         self._fatal = fatal
-        self._size = BatchSize(limits.hold_ms_target)
+        self._size = StepSize(limits.hold_ms_target)
+        self._held = Held()
         self._opened: dict[int, Partition] = {}
         self._feeds: dict[tuple[str, int], Feed] = {}
         self._timer_tasks: set[asyncio.Task[None]] = set()
@@ -142,20 +143,35 @@ class Owner:
     # --- input --------------------------------------------------------------------------------------------------
 
     async def consume(self, poll: Poll, apply: Apply) -> None:
-        """Hand over one poll, its partitions side by side; returns once there is room for the next."""
-        await asyncio.gather(*(self._feed(poll.topic, number, run, apply) for number, run in poll.runs.items()))
+        """Hand over one poll, its partitions side by side; whoever polls asks `full` before."""
+        for number, run in poll.runs.items():
+            partition = self.partitions.get(number)
+            if partition is not None:
+                self._feed(partition, poll.topic, apply).put(run)
 
-    async def _feed(self, topic: str, number: int, run: Run, apply: Apply) -> None:
-        partition = self.partitions.get(number)
-        if partition is None:
-            return
+    def full(self, topic: str, number: int) -> bool:
+        """Whether so much of this input is held already that no more of it should be polled."""
         feed = self._feeds.get((topic, number))
+        return feed is not None and feed.full
+
+    async def room(self, seconds: float) -> None:
+        """Wait until `full` may have changed, at most so long."""
+        await self._held.wait(seconds)
+
+    def _feed(self, partition: Partition, topic: str, apply: Apply) -> Feed:
+        feed = self._feeds.get((topic, partition.number))
         if feed is None:
-            feed = Feed(
-                partition, topic, apply, seek=self._seek, limits=self._limits, size=self._size, fatal=self._fatal
+            feed = self._feeds[topic, partition.number] = Feed(
+                partition,
+                topic,
+                apply,
+                seek=self._seek,
+                limits=self.limits,
+                size=self._size,
+                held=self._held,
+                fatal=self._fatal,
             )
-            self._feeds[topic, number] = feed
-        await feed.put(run)
+        return feed
 
 
 def _is_cancelled() -> bool:

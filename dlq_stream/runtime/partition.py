@@ -65,6 +65,8 @@ class Partition:
     """The actor.  ``row_bytes_max`` bounds a changelog record; ``still_ours`` asks for the group's current generation.
 
     A process that was frozen does not know what became of it meanwhile; ``confirm`` asks the brokers first.
+    ``staging`` is held while input is staged: of the partitions of a worker one after the other, so that the first can
+    be written while the next is staged.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Partition:
         still_ours: Callable[[], bool],
         fatal: Fatal,
         confirm: Callable[[], Awaitable[None]] = _known,
+        staging: asyncio.Lock | None = None,
     ) -> None:
         self.who = who
         self.number = who.number
@@ -98,6 +101,7 @@ class Partition:
         self._confirm = confirm
         self._fatal = fatal
         self._turns = Turns()
+        self._staging = staging or asyncio.Lock()
         self._bounds = Bounds()
         self._now_ms = 0
         self._own_prefix = f"{who.app_id}-"
@@ -138,9 +142,11 @@ class Partition:
     # --- turns --------------------------------------------------------------------------------------------------
 
     async def consume(
-        self, topic: str, run: Run, apply: Callable[[Transaction, Sequence[Record]], T]
+        self, topic: str, run: Run, apply: Callable[[Transaction, Sequence[Record]], T], *, step: int | None = None
     ) -> T | NotOurs | Missed:
         """One turn over records of one source topic; the position after them is part of the transaction.
+
+        They are applied ``step`` at a time (all at once by default), and the event loop runs in between.
 
         A run that begins before the expected position was delivered again: what is known is left out.  One that begins
         beyond it follows a run that never arrived: `Missed` says where to read from instead, and nothing is done.
@@ -158,13 +164,15 @@ class Partition:
             if run.start < expected:
                 fresh = [record for record in fresh if record.offset >= expected]
                 self.skipped += len(run.records) - len(fresh)
-            return (lambda tx: apply(tx, fresh)), {topic: run.stop}
+            size = step or len(fresh) or 1
+            pieces = [fresh[at : at + size] for at in range(0, len(fresh), size)] or [fresh]
+            return [lambda tx, piece=piece: apply(tx, piece) for piece in pieces], {topic: run.stop}
 
         return await self._shielded(work, urgent=False)
 
     async def run(self, stage: Callable[[Transaction], T], *, urgent: bool = False) -> T | NotOurs:
         """One turn without input: a timer's tick."""
-        result = await self._shielded(lambda: (stage, {}), urgent=urgent)
+        result = await self._shielded(lambda: ([stage], {}), urgent=urgent)
         assert not isinstance(result, Missed)  # only input can be missed
         return result
 
@@ -192,16 +200,14 @@ class Partition:
             except Exception as error:
                 self._fatal(f"turn of partition {self.number}", error)
 
-    async def _transact(self, stage: Callable[[Transaction], T], offsets: Mapping[str, int]) -> T | NotOurs:
+    async def _transact(self, steps: Sequence[Callable[[Transaction], T]], offsets: Mapping[str, int]) -> T | NotOurs:
         """Stage and commit, again after refusals and silence, until committed or not ours any more."""
         refused: dict[Identity, str] = {}
         one_by_one: set[str] = set()
         rejections, pause = 0, BACKOFF_SECONDS_FIRST
         while rejections < REJECTIONS_MAX:
             tx = self._staged(refused)
-            result = stage(tx)
-            if tx.store_error is not None:
-                raise tx.store_error
+            result = await self._stage(tx, steps)
             try:
                 await self._commit(tx, offsets, one_by_one)
                 self.expected.update(offsets)
@@ -217,6 +223,18 @@ class Partition:
             if not await self._start_again():
                 return NOT_OURS
         raise RuntimeError(f"partition {self.number}: {REJECTIONS_MAX} tries of one turn were refused")
+
+    async def _stage(self, tx: StagedTransaction, steps: Sequence[Callable[[Transaction], T]]) -> T:
+        """Take the steps; the result is the last one's."""
+        result = steps[0](tx)
+        if len(steps) > 1:
+            async with self._staging:
+                for step in steps[1:]:
+                    await asyncio.sleep(0)
+                    result = step(tx)
+        if tx.store_error is not None:
+            raise tx.store_error
+        return result
 
     def _staged(self, refused: Mapping[Identity, str]) -> StagedTransaction:
         return StagedTransaction(

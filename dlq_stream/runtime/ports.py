@@ -17,6 +17,10 @@ OutRecord = tuple[bytes | None, bytes | None, Headers]
 """Key, value and headers of a record to be written."""
 
 
+RECORD_OVERHEAD_BYTES = 100
+"""What a record takes beside its contents."""
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     """Records of one source partition, and the positions before the first and after the last of them.
@@ -28,6 +32,20 @@ class Run:
     start: int
     stop: int
     records: Sequence[Record]
+    size: int = -1
+    """At most so many bytes its records take; counted where it is not given."""
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            object.__setattr__(self, "size", sum(map(size_of, self.records)))
+
+
+def size_of(record: Record) -> int:
+    """About how many bytes a record takes."""
+    size = len(record.key or b"") + len(record.value or b"") + RECORD_OVERHEAD_BYTES
+    for name, value in record.headers:
+        size += len(name) + len(value or b"")
+    return size
 
 
 class Fenced(Exception):

@@ -23,7 +23,6 @@ from typing import Any
 import aiokafka
 from aiokafka import errors
 from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.default_records import DefaultRecordBatch
 
 from dlq_stream.kafka import no_topic_creation
 from dlq_stream.runtime import compression
@@ -218,6 +217,7 @@ class KafkaProducer:
         if batch.one_by_one:
             return await self._narrow_down(producer, batch)
         builders = _builders(batch)
+        await compression.make([each for _, each in builders if isinstance(each, compression.CompressedBatch)])
         answers = [await _sent(producer, each, batch) for _, each in builders]
         offsets: list[int] = []
         refused: list[int] = []
@@ -283,10 +283,11 @@ class KafkaProducer:
 
 def _builders(batch: Batch) -> list[tuple[int, BatchBuilder]]:
     """Closed record batches with the position of their first record, none larger than the destination takes."""
-    compression = DefaultRecordBatch.CODEC_ZSTD if batch.compress else 0
 
     def new() -> BatchBuilder:
-        return BatchBuilder(batch.batch_bytes_max, compression, is_transactional=1)
+        if batch.compress:
+            return compression.CompressedBatch(batch.batch_bytes_max)
+        return BatchBuilder(batch.batch_bytes_max, 0, is_transactional=1)
 
     builders: list[tuple[int, BatchBuilder]] = []
     builder = new()

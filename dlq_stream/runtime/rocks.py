@@ -1,8 +1,11 @@
 """The store of a partition: one RocksDB with all tables and indexes under one-byte prefixes.
 
 One database per partition, so that a commit is one `WriteBatch` and a worker opens few databases.  What the database
-holds is always committed in Kafka, and the changelog offset travels in the same batch: no write needs fsync, what a
-power loss takes away the changelog brings back.
+holds is always committed in Kafka, and the changelog offset travels in the same batch.
+
+So there is no write-ahead log (nor in Kafka Streams' stores, for the same reason): the changelog is one.  What a crash
+takes away, at most the memtables, is read from there at the next start; a log would be half of what a write costs.
+Memtables become files in the order they were written, whole, so rows and offsets on disk always belong together.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +34,9 @@ BLOCK_CACHE_BYTES = 64 << 20
 """Block cache, shared by all partitions of the process."""
 WRITE_BUFFER_BYTES = 16 << 20
 """Memtable per partition; there are at most two."""
+FLUSH_SECONDS = 60.0
+"""What was written is in a file after so long at the latest (or with the first write after it), be it ever so little:
+a crash costs a restart no more, and the stamp of the last write on disk is not taken for old."""
 MEMTABLE_BLOOM = 0.02
 """Part of a memtable that tells which keys are not in it: a new message's row is looked for first, and is nowhere."""
 OPEN_FILES_MAX = 256
@@ -52,8 +59,21 @@ def _options() -> Any:
     options.set_max_write_buffer_number(2)
     options.set_memtable_prefix_bloom_ratio(MEMTABLE_BLOOM)
     options.set_memtable_whole_key_filtering(True)
+    options.set_allow_concurrent_memtable_write(False)  # a partition writes alone
     options.set_max_open_files(OPEN_FILES_MAX)
     options.set_keep_log_file_num(2)
+    return options
+
+
+def _database(path: Path) -> Any:
+    db = rocksdict.Rdict(str(path), options=_options())
+    db.set_write_options(_unlogged())
+    return db
+
+
+def _unlogged() -> Any:
+    options = rocksdict.WriteOptions()
+    options.disable_wal = True  # type: ignore[assignment]  # a property, which its stub calls a method
     return options
 
 
@@ -64,11 +84,13 @@ class RocksStore:
         self.path = path
         self._found_damaged = path.with_name(f"{path.name}.damaged")
         self._db = self._open()
+        self._options = _unlogged()
+        self._flushed = time.monotonic()
 
     def _open(self) -> Any:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            db = rocksdict.Rdict(str(self.path), options=_options())
+            db = _database(self.path)
         except Exception as error:  # rocksdict raises nothing more specific
             text = str(error)
             if _LOCKED in text:
@@ -84,7 +106,7 @@ class RocksStore:
     def _anew(self, why: str) -> Any:
         log.warning("local state %s is damaged, deleted, and built anew from the changelogs: %s", self.path, why)
         shutil.rmtree(self.path)
-        db = rocksdict.Rdict(str(self.path), options=_options())
+        db = _database(self.path)
         self._found_damaged.unlink(missing_ok=True)
         return db
 
@@ -155,7 +177,14 @@ class RocksStore:
         for table, offset in offsets.items():
             put(META + b"offset:" + table.encode(), b"%d" % offset)
         put(META + b"written", b"%d" % now_ms)
-        self._db.write(batch)
+        self._db.write(batch, self._options)
+        if time.monotonic() > self._flushed + FLUSH_SECONDS:
+            self.flush(wait=False)
+
+    def flush(self, *, wait: bool = True) -> None:
+        """Have what was written in files."""
+        self._flushed = time.monotonic()
+        self._db.flush(wait)
 
     # --- what the state was built from --------------------------------------------------------------------------
 

@@ -14,22 +14,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
 
 from dlq_stream.core.headers import UNDECODABLE
+from dlq_stream.runtime.ports import size_of
 
 UNFOLDED_BYTES_MAX = 32 << 20
 """So much is taken from the compressed batches of one fetch and partition, and one batch more; what is left over is
 fetched again."""
-
-
-def install() -> None:
-    """Make this process's aiokafka consumers read through `TolerantRecords`; called twice it does nothing."""
-    fetcher.MemoryRecords = TolerantRecords
 
 
 class TolerantRecords:
@@ -72,12 +67,19 @@ class TolerantBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
+        if self._batch.compression_type:
+            return self._unfolded()
+        try:
+            return iter(list(self._batch))  # no larger than what was fetched: all at once costs less
+        except (CorruptRecordException, UnicodeDecodeError):
+            return iter(_RepairingBatch(self._slice()))
+
+    def _unfolded(self) -> Iterator[Any]:
+        """One by one, for a batch may hold a thousand times its size."""
         done = 0
-        compressed = self._batch.compression_type
         try:
             for record in self._batch:
-                if compressed:
-                    self._home.unfolded_bytes += _size_of(record)
+                self._home.unfolded_bytes += size_of(record)
                 yield record
                 done += 1
             return
@@ -94,13 +96,6 @@ class TolerantBatch:
             slices._cache_next()
         assert slices._next_slice is not None
         return bytes(slices._next_slice)
-
-
-def _size_of(record: Any) -> int:
-    size = len(record.key or b"") + len(record.value or b"")
-    for _, value in record.headers:
-        size += len(value or b"")
-    return size
 
 
 class _RepairingBatch(_DefaultRecordBatchPy):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import time
@@ -16,7 +17,7 @@ from dlq_stream.runtime.app import App
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.crash import Refuse, crash
 from dlq_stream.runtime.destinations import DestinationCache
-from dlq_stream.runtime.feed import RUNS_WAITING_MAX, BatchLimits
+from dlq_stream.runtime.feed import BatchLimits
 from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.owner import Owner
 from dlq_stream.runtime.partition import Partition
@@ -39,9 +40,6 @@ POLL_INTERVAL_SECONDS_MAX = 3600.0
 POLLS_QUEUED_MAX = 1
 """Polls that may wait for an agent; each is bounded by the fetch size."""
 
-FETCHES_HELD_MAX = 4 + POLLS_QUEUED_MAX + 2 * RUNS_WAITING_MAX
-"""Of one partition and topic: one arriving, one on its way to the agent, one with it, those that wait, those staged."""
-
 
 class SystemClock:
     """`dlq_stream.runtime.ports.Clock`: the machine's."""
@@ -57,6 +55,7 @@ class WorkerApp(App):
     def __init__(self, settings: Settings, **options: Any) -> None:
         self.settings = settings
         self.verified: Verified | None = None
+        self.staging = asyncio.Lock()
         self.destinations = DestinationCache(
             KafkaTopicSource(
                 kafka_options(settings),
@@ -103,6 +102,7 @@ class WorkerApp(App):
             still_ours=lambda: self.consumer.generation == generation,
             confirm=lambda: self.consumer.confirm_membership(),
             fatal=self.fatal,
+            staging=self.staging,
         )
 
 
@@ -114,7 +114,12 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
         new_partition=app.new_partition,
         seek=lambda topic, partition, position: app.consumer.read_from(topic, partition, position),
         destinations=app.destinations,
-        limits=BatchLimits(settings.batch_bytes_max, settings.batch_hold_ms_target),
+        limits=BatchLimits(
+            bytes_max=settings.batch_bytes_max,
+            hold_ms_target=settings.batch_hold_ms_target,
+            held_bytes_max=settings.buffer_bytes_max // 2,
+            fetch_bytes_max=settings.buffer_bytes_max // 4,
+        ),
         fatal=app.fatal,
     )
     observer = Observer()
@@ -168,7 +173,7 @@ def web_settings(settings: Settings) -> dict[str, Any]:
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
-    fetch_bytes = settings.buffer_bytes_max // (2 * settings.partitions * FETCHES_HELD_MAX)
+    fetch_bytes = settings.buffer_bytes_max // (4 * settings.partitions)
     return {
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,

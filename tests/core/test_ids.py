@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlq_stream.core.errors import MalformedEvent
-from dlq_stream.core.ids import message_id, murmur2, new_id, origins_agree, parse_id, partition_of
+from dlq_stream.core.ids import message_id, murmur2, new_id, origins_agree, parse_id, partition_of, partitions_of
 from dlq_stream.core.model import Origin
 
 _int64 = st.integers(-(2**63), 2**63 - 1)
@@ -142,6 +142,12 @@ def test_murmur2_agrees_with_the_client(data: bytes) -> None:
 def test_partition_is_the_default_partitioners(id_: bytes, partitions: int) -> None:
     """A producer that knows nothing of us sends the hex digits to the same partition."""
     assert partition_of(id_, partitions) == (murmur2(id_.hex().encode()) & 0x7FFFFFFF) % partitions
+
+
+@given(st.lists(_ids, max_size=50), st.integers(1, 1000))
+def test_partitions_of_many_at_once(ids: list[bytes], partitions: int) -> None:
+    """Side by side they are what they are one by one."""
+    assert partitions_of(ids, partitions) == [partition_of(id_, partitions) for id_ in ids]
 
 
 @pytest.mark.parametrize(

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from dlq_stream.core.model import Record
 from dlq_stream.runtime.feed import (
-    BATCH_RECORDS_MAX,
-    BATCH_RECORDS_MIN,
+    STEP_RECORDS_MAX,
+    STEP_RECORDS_MIN,
     BatchLimits,
-    BatchSize,
     Feed,
+    Held,
+    StepSize,
     batches,
     joined,
-    size_of,
 )
 from dlq_stream.runtime.outcomes import NOT_OURS, Missed
-from dlq_stream.runtime.ports import Run
+from dlq_stream.runtime.ports import Run, size_of
 from tests.core.received import Received
 
 
@@ -48,7 +48,7 @@ class FakePartition:
         self.go.set()
         self.closed = False
 
-    async def consume(self, topic: str, batch: Run, apply: Any) -> Any:
+    async def consume(self, topic: str, batch: Run, apply: Any, *, step: int) -> Any:
         await self.go.wait()
         if self.closed:
             return NOT_OURS
@@ -67,8 +67,9 @@ class EndedError(Exception):
 class Bench:
     """A feed over a fake partition."""
 
-    def __init__(self, expected: int = 0, bytes_max: int = 1 << 20) -> None:
+    def __init__(self, expected: int = 0, bytes_max: int = 1 << 20, held_bytes_max: int = 1 << 20) -> None:
         self.partition = FakePartition(expected)
+        self.held = Held()
         self.applied: list[int] = []
         self.sought: list[tuple[str, int, int]] = []
         self.fatal: list[tuple[str, BaseException]] = []
@@ -77,8 +78,9 @@ class Bench:
             "failures",
             lambda _, records: self.applied.extend(offsets_of(records)),
             seek=self._seek,
-            limits=BatchLimits(bytes_max=bytes_max, hold_ms_target=1e9),
-            size=BatchSize(1e9),
+            limits=BatchLimits(bytes_max=bytes_max, hold_ms_target=1e9, held_bytes_max=held_bytes_max),
+            size=StepSize(1e9),
+            held=self.held,
             fatal=self._fatal,
         )
 
@@ -99,7 +101,7 @@ async def settle() -> None:
 async def test_a_run_becomes_a_turn() -> None:
     """Positions and records as they came."""
     bench = Bench()
-    await bench.feed.put(run(0, 5, 1, 2))
+    bench.feed.put(run(0, 5, 1, 2))
     await settle()
     assert bench.applied == [1, 2]
     assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 5)]
@@ -109,15 +111,12 @@ async def test_what_comes_while_a_turn_is_taken_waits_and_joins() -> None:
     """The next runs are taken in meanwhile, and become one batch."""
     bench = Bench()
     bench.partition.go.clear()
-    await bench.feed.put(run(0, 2))
+    bench.feed.put(run(0, 2))
     await settle()
-    await bench.feed.put(run(2, 4))
-    await bench.feed.put(run(4, 6))
-    last = asyncio.ensure_future(bench.feed.put(run(6, 8)))
-    await settle()
-    assert not last.done(), "there is room for two"
+    bench.feed.put(run(2, 4))
+    bench.feed.put(run(4, 6))
+    bench.feed.put(run(6, 8))
     bench.partition.go.set()
-    await last
     await settle()
     assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 2), (2, 8)]
     assert bench.applied == [0, 1, 2, 3, 4, 5, 6, 7]
@@ -127,33 +126,82 @@ async def test_what_is_missing_is_asked_for_once_and_nothing_beyond_it_is_done()
     """Runs that wait behind a gap come again with what is missing."""
     bench = Bench(expected=0)
     bench.partition.go.clear()
-    await bench.feed.put(run(3, 5))
+    bench.feed.put(run(3, 5))
     await settle()
-    await bench.feed.put(run(5, 7))
+    bench.feed.put(run(5, 7))
     bench.partition.go.set()
     await settle()
     assert bench.sought == [("failures", 3, 0)]
     assert bench.applied == []
-    await bench.feed.put(run(0, 7))
+    bench.feed.put(run(0, 7))
     await settle()
     assert bench.applied == list(range(7))
 
 
-async def test_a_closed_partition_takes_nothing_and_keeps_nobody_waiting() -> None:
-    """Whoever waits for room is let go."""
-    bench = Bench()
+async def test_a_feed_is_full_once_its_next_batch_is_complete() -> None:
+    """Until that is taken; what is being processed does not count."""
+    size = run(0, 1).size
+    bench = Bench(bytes_max=2 * size)
     bench.partition.go.clear()
-    await bench.feed.put(run(0, 1))
+    bench.feed.put(run(0, 5))
     await settle()
-    waiting = [asyncio.ensure_future(bench.feed.put(run(at, at + 1))) for at in range(1, 5)]
+    assert not bench.feed.full
+    bench.feed.put(run(5, 6))
+    assert not bench.feed.full
+    bench.feed.put(run(6, 7))
+    assert bench.feed.full
+    bench.partition.go.set()
     await settle()
-    assert not all(each.done() for each in waiting)
+    assert not bench.feed.full
+    assert bench.held.bytes == 0
+
+
+async def test_too_much_in_all_makes_those_full_that_hold_something() -> None:
+    """One that holds nothing may have a fetch, so that nobody starves; room is told of at once."""
+    size = run(0, 1).size
+    busy, idle = Bench(held_bytes_max=3 * size), Bench(held_bytes_max=3 * size)
+    idle.feed._held = busy.held
+    busy.partition.go.clear()
+    busy.feed.put(run(0, 2))
+    await settle()
+    assert not busy.feed.full
+    busy.feed.put(run(2, 3))
+    assert busy.feed.full
+    assert not idle.feed.full
+    waiting = asyncio.ensure_future(busy.held.wait(60))
+    await settle()
+    assert not waiting.done()
+    busy.partition.go.set()
+    await asyncio.wait_for(waiting, 1)
+    await settle()
+    assert (busy.held.bytes, busy.feed.full) == (0, False)
+
+
+async def test_waiting_for_room_ends_with_the_time() -> None:
+    """Other partitions are to be looked at."""
+    await Held().wait(0.001)
+
+
+async def test_what_is_dropped_is_held_no_longer() -> None:
+    """Behind a gap, and where the partition was closed."""
+    bench = Bench(expected=0)
+    bench.partition.go.clear()
+    for at in (3, 4, 5):
+        bench.feed.put(run(at, at + 1))
+        await settle()
+    assert bench.held.bytes == run(3, 6).size
+    bench.partition.go.set()
+    await settle()
+    assert (bench.held.bytes, bench.applied) == (0, [])
+    bench.partition.go.clear()
+    bench.feed.put(run(0, 2))
+    await settle()
+    bench.feed.put(run(2, 3))
     bench.partition.closed = True
     bench.partition.go.set()
-    await asyncio.gather(*waiting)
     await settle()
-    assert bench.applied == []
-    assert bench.sought == []
+    assert (bench.held.bytes, bench.applied) == (0, [])
+    assert bench.sought == [("failures", 3, 0)]
 
 
 async def test_an_unexpected_error_ends_the_process() -> None:
@@ -165,7 +213,7 @@ async def test_an_unexpected_error_ends_the_process() -> None:
         raise wrong
 
     bench.feed._seek = broken
-    await bench.feed.put(run(3, 5))
+    bench.feed.put(run(3, 5))
     with pytest.raises(EndedError):
         await bench.feed._work  # type: ignore[misc]
     assert bench.fatal == [("input failures of partition 3", wrong)]
@@ -196,6 +244,7 @@ def test_batches_touch_and_keep_to_the_limits(offsets: list[int], bytes_max: int
     """They cover the run from its start to its stop, gaps included; one record fits whatever its size."""
     whole = Run(0, 500, [Received(offset=offset, value=b"x" * offset) for offset in offsets])
     cut = list(batches(whole, bytes_max, records_max))
+    assert sum(part.size for part in cut) == whole.size == sum(map(size_of, whole.records))
     assert (cut[0].start, cut[-1].stop) == (0, 500)
     assert all(one.stop == other.start for one, other in pairwise(cut))
     assert [each for part in cut for each in offsets_of(part.records)] == offsets
@@ -217,19 +266,20 @@ def test_batches_are_about_equal(records: int, counts: list[int]) -> None:
 
 def test_the_size_of_a_record_counts_everything_it_holds() -> None:
     """Nulls included, as nothing."""
-    assert size_of(Received(value=None, headers=(("a", None), ("b", b"12")))) - size_of(Received(value=None)) == 2
+    assert size_of(Received(value=None, headers=(("a", None), ("bc", b"12")))) - size_of(Received(value=None)) == 5
+    assert size_of(Received(key=b"12345")) - size_of(Received(key=None)) == 5
     assert size_of(Received(value=b"12345")) - size_of(Received(value=b"")) == 5
 
 
-def test_batches_grow_and_shrink_with_what_a_record_costs() -> None:
+def test_steps_grow_and_shrink_with_what_a_record_costs() -> None:
     """Within their bounds, and smoothly."""
-    size = BatchSize(hold_ms_target=20)
+    size = StepSize(hold_ms_target=20)
     assert size.records_max in (499, 500)
     size.measured(100, 100 * 20e-6)
     assert 500 < size.records_max < 1_000
     for _ in range(100):
         size.measured(100, 1e-9)
-    assert size.records_max == BATCH_RECORDS_MAX
+    assert size.records_max == STEP_RECORDS_MAX
     for _ in range(100):
         size.measured(1, 10.0)
-    assert size.records_max == BATCH_RECORDS_MIN
+    assert size.records_max == STEP_RECORDS_MIN

@@ -194,6 +194,30 @@ async def test_runs_reach_their_partitions_side_by_side() -> None:
 
 
 @in_virtual_time
+async def test_a_full_input_is_one_that_is_held_up() -> None:
+    """The others go on; room is told of."""
+    machine = Machine()
+    await machine.owner.open({0, 1}, 1)
+    machine.owner.ready({})
+
+    async def slow(step: str) -> None:
+        await asyncio.sleep(10)
+
+    machine.scenes[0][0].producer.gate = slow
+    run = run_of(0, 12)
+    assert run.size > machine.owner.limits.bytes_max
+    await machine.owner.consume(Poll(INPUT, {0: run_of(0, 1), 1: run_of(0, 1)}), machine.apply)
+    await asyncio.sleep(1)
+    await machine.owner.consume(Poll(INPUT, {0: run_of(1, 13), 1: run_of(1, 13)}), machine.apply)
+    await asyncio.sleep(1)
+    assert [machine.owner.full(INPUT, number) for number in (0, 1, 2)] == [True, False, False]
+    async with asyncio.timeout(30):
+        while machine.owner.full(INPUT, 0):
+            await machine.owner.room(60)
+    await machine.owner.close()
+
+
+@in_virtual_time
 async def test_what_was_missed_is_read_again() -> None:
     """The consumer is told where to read on."""
     machine = Machine()
