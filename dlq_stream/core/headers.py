@@ -10,7 +10,7 @@ What we write is built in `dlq_stream.core.outgoing`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from dlq_stream.core import header_values as read
 from dlq_stream.core.errors import MalformedEvent
@@ -124,9 +124,8 @@ _LENGTH_BYTES_SMALL = 2
 _LENGTH_BYTES_MAX = 5
 
 
-@dataclass(slots=True)
-class FailureEvent:
-    """What a failure event says, checked.  Treat it as a value: it is not frozen because that triples its cost.
+class FailureEvent(NamedTuple):
+    """What a failure event says, checked.  A named tuple, which costs a third of a frozen dataclass.
 
     ``key`` and ``headers`` are the original record's.  ``origin`` has its numbers only where the event gave them.
     ``metadata`` is bytes as received, supposedly JSON: whoever shows it parses it and copes.
@@ -177,36 +176,35 @@ def parse_failure(record: Record) -> FailureEvent:
             own[header[0]] = header[1]
         else:
             user.append(header)
-    given = own.get
     if UNDECODABLE in own:
         raise MalformedEvent(f"{UNDECODABLE}: a header name that is not UTF-8: {shown(own[UNDECODABLE])}")
+    given = own.get
     origin = _origin(own)
     group = read.group(GROUP, given(GROUP) or b"")
     id_ = _id(given(MESSAGE_ID), group, origin, record)
-    queue = given(QUEUE)
-    category = given(CATEGORY)
-    retry_topic = given(RETRY_TOPIC)
-    metadata = given(METADATA)
-    return FailureEvent(
-        id=id_,
-        origin=origin,
-        key=own[ORIGINAL_KEY] if ORIGINAL_KEY in own else _key_unless_id(record.key, id_),
-        value=record.value,
-        headers=tuple(user),
-        queue=origin.topic if queue is None else read.queue(QUEUE, queue),
-        attempt=_number(own, ATTEMPT, attempt_max) or 0,
-        group=group,
-        error_types=read.type_names(given(ERROR_TYPE) or b""),
-        error_message=read.error_message(given(ERROR_MESSAGE) or b""),
-        error_stacktrace=read.cap_stacktrace(given(ERROR_STACKTRACE) or b""),
-        cause_types=read.type_names(given(ERROR_CAUSE_TYPE) or b""),
-        category=None if category is None else read.category(CATEGORY, category),
-        failed_at=_number(own, FAILED_AT, time_ms_max),
-        outcomes_reported=read.flag(OUTCOMES, given(OUTCOMES), OUTCOMES_REPORTED),
-        retry_topic=None if retry_topic is None else read.topic(RETRY_TOPIC, retry_topic),
-        retry_after_ms=_number(own, RETRY_AFTER_MS, retry_after_ms_max),
-        forwarded=read.flag(FORWARDED, given(FORWARDED), FORWARDED_YES),
-        metadata=None if metadata is None else read.metadata(METADATA, metadata),
+    cause = given(ERROR_CAUSE_TYPE)
+    queue, category, retry_topic, metadata = given(QUEUE), given(CATEGORY), given(RETRY_TOPIC), given(METADATA)
+    attempt, failed_at, retry_after = given(ATTEMPT), given(FAILED_AT), given(RETRY_AFTER_MS)
+    return FailureEvent(  # by position: by name it takes half as long again
+        id_,
+        origin,
+        own[ORIGINAL_KEY] if ORIGINAL_KEY in own else _key_unless_id(record.key, id_),
+        record.value,
+        tuple(user),
+        origin.topic if queue is None else read.queue(QUEUE, queue),
+        0 if attempt is None else read.number(ATTEMPT, attempt, attempt_max),
+        group,
+        read.type_names(given(ERROR_TYPE) or b""),
+        read.error_message(given(ERROR_MESSAGE) or b""),
+        read.cap_stacktrace(given(ERROR_STACKTRACE) or b""),
+        () if cause is None else read.type_names(cause),
+        None if category is None else read.category(CATEGORY, category),
+        None if failed_at is None else read.number(FAILED_AT, failed_at, time_ms_max),
+        OUTCOMES in own and read.flag(OUTCOMES, own[OUTCOMES], OUTCOMES_REPORTED),
+        None if retry_topic is None else read.topic(RETRY_TOPIC, retry_topic),
+        None if retry_after is None else read.number(RETRY_AFTER_MS, retry_after, retry_after_ms_max),
+        FORWARDED in own and read.flag(FORWARDED, own[FORWARDED], FORWARDED_YES),
+        None if metadata is None else read.metadata(METADATA, metadata),
     )
 
 
@@ -257,11 +255,6 @@ def _id(raw: bytes | None, group: str, origin: Origin, record: Record) -> bytes:
         return parse_id(raw)
     except MalformedEvent as wrong:
         raise MalformedEvent(f"{MESSAGE_ID}: {wrong}") from None
-
-
-def _number(own: dict[str, bytes | None], name: str, most: int) -> int | None:
-    raw = own.get(name)
-    return None if raw is None else read.number(name, raw, most)
 
 
 def _key_unless_id(key: bytes | None, id_: bytes) -> bytes | None:

@@ -6,9 +6,8 @@ somewhere hands it over as something that looks like `Record`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """Headers of a record, in order, repeats kept."""
@@ -78,8 +77,7 @@ class Record(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Coordinates of the record that failed first.  All three numbers are given, or none."""
 
     topic: str

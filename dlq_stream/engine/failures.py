@@ -11,7 +11,6 @@ rows are decoded only where there are any, and nothing is built that is not writ
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace as replace_event
 
 from msgspec.structs import replace
 
@@ -167,9 +166,7 @@ class _Intake:
         """
         known_from = next((origin for origin in (event.origin, row.origin) if origin.partition is not None), None)
         coordinates = known_from or Origin(record.topic, record.partition, record.offset, record.timestamp)
-        own = replace_event(
-            event, id=message_id(event.group, coordinates), origin=known_from or event.origin, attempt=0
-        )
+        own = event._replace(id=message_id(event.group, coordinates), origin=known_from or event.origin, attempt=0)
         target = partition_of(own.id, self._turn.tx.partitions)
         if target != self._turn.tx.partition:
             forward_failure(self._turn, record, own, target, _as_its_own(own))

@@ -51,7 +51,7 @@ _names = st.text("abc.-_", min_size=1, max_size=10).filter(lambda name: name not
 _queues = st.text("abc äöü", min_size=1, max_size=10)
 _types = st.lists(st.text("Ab.$", min_size=1, max_size=10), max_size=3).map(tuple)
 _times = st.none() | st.integers(0, names.time_ms_max)
-_origins = st.builds(Origin, _names) | st.builds(
+_origins = _names.map(Origin) | st.builds(
     Origin, _names, st.integers(0, 2**31 - 1), st.integers(0, 2**63 - 1), st.integers(-1, 2**63 - 1)
 )
 FACTS_OF_ALL_KINDS = st.builds(
