@@ -4,8 +4,8 @@ The order of things is what makes it exactly-once:
 
 1. *Open*: start the partition's transactional producer, which fences the former owner and ends what it left open; only
    then catch the store up with the changelog, which nobody else can write any more.
-2. *Take a turn*: stage on committed state (synchronous, no I/O but local reads), write outputs, changelog records and
-   the consumed offsets in one Kafka transaction, commit it.
+2. *Take a turn*: stage on committed state (no I/O but local reads; many records in steps, between which the event loop
+   runs), write outputs, changelog records and the consumed offsets in one Kafka transaction, commit it.
 3. *Only then* write the store, in one atomic batch with the changelog offsets.  The disk never holds what is not
    committed; what the disk lacks after a crash, the changelog has.
 
@@ -27,6 +27,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, TypeVar
 
 from dlq_stream.core.model import Record
@@ -164,9 +166,7 @@ class Partition:
             if run.start < expected:
                 fresh = [record for record in fresh if record.offset >= expected]
                 self.skipped += len(run.records) - len(fresh)
-            size = step or len(fresh) or 1
-            pieces = [fresh[at : at + size] for at in range(0, len(fresh), size)] or [fresh]
-            return [lambda tx, piece=piece: apply(tx, piece) for piece in pieces], {topic: run.stop}
+            return [partial(_apply_to, apply, piece) for piece in _pieces(fresh, step)], {topic: run.stop}
 
         return await self._shielded(work, urgent=False)
 
@@ -206,8 +206,7 @@ class Partition:
         one_by_one: set[str] = set()
         rejections, pause = 0, BACKOFF_SECONDS_FIRST
         while rejections < REJECTIONS_MAX:
-            tx = self._staged(refused)
-            result = await self._stage(tx, steps)
+            tx, result = await self._stage(steps, refused)
             try:
                 await self._commit(tx, offsets, one_by_one)
                 self.expected.update(offsets)
@@ -224,19 +223,21 @@ class Partition:
                 return NOT_OURS
         raise RuntimeError(f"partition {self.number}: {REJECTIONS_MAX} tries of one turn were refused")
 
-    async def _stage(self, tx: StagedTransaction, steps: Sequence[Callable[[Transaction], T]]) -> T:
-        """Take the steps; the result is the last one's."""
-        result = steps[0](tx)
-        if len(steps) > 1:
-            async with self._staging:
-                for step in steps[1:]:
-                    await asyncio.sleep(0)
-                    result = step(tx)
+    async def _stage(
+        self, steps: Sequence[Callable[[Transaction], T]], refused: Mapping[Identity, str]
+    ) -> tuple[StagedTransaction, T]:
+        """A transaction with these steps taken, and the result of the last one."""
+        async with self._staging if len(steps) > 1 else nullcontext():
+            tx = self._new_transaction(refused)
+            result = steps[0](tx)
+            for step in steps[1:]:
+                await asyncio.sleep(0)
+                result = step(tx)
         if tx.store_error is not None:
             raise tx.store_error
-        return result
+        return tx, result
 
-    def _staged(self, refused: Mapping[Identity, str]) -> StagedTransaction:
+    def _new_transaction(self, refused: Mapping[Identity, str]) -> StagedTransaction:
         return StagedTransaction(
             partition=self.number,
             partitions=self.who.partitions,
@@ -356,3 +357,14 @@ class Partition:
                 if self.closed:  # trying again might fence the next owner
                     raise Fenced("closed while the brokers were away") from error
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
+
+
+def _pieces(records: Sequence[Record], size: int | None) -> list[Sequence[Record]]:
+    """At most ``size`` records each; one piece at least."""
+    if size is None or len(records) <= size:
+        return [records]
+    return [records[at : at + size] for at in range(0, len(records), size)]
+
+
+def _apply_to(apply: Callable[[Transaction, Sequence[Record]], T], records: Sequence[Record], tx: Transaction) -> T:
+    return apply(tx, records)

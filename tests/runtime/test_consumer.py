@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from dlq_stream.runtime.consumer import forward, put_unless
+from dlq_stream.runtime.consumer import POLL_SECONDS, Consumer, forward, put_unless
 from dlq_stream.runtime.ports import Run
 from tests.memory import FakeRecord
 
@@ -82,3 +84,39 @@ def test_a_log_whose_beginning_was_deleted_goes_on() -> None:
     """Retention takes what nobody read in time."""
     run = Run(50, 93, [FakeRecord(offset=90), FakeRecord(offset=92)])
     assert forward("failures-0", run) is run
+
+
+class Flow:
+    """A consumer whose thread has what it is told to have, and whose owner is full where it is told so."""
+
+    def __init__(self, *full: int) -> None:
+        self.held = set(full)
+        self.fetched: list[tuple[set[int], float]] = []
+        self.waited = 0
+        self.consumer = object.__new__(Consumer)
+        self.consumer.app = SimpleNamespace(owner=self)
+        self.consumer._getmany = self._getmany
+
+    def full(self, topic: str, number: int) -> bool:
+        return number in self.held
+
+    async def room(self, seconds: float) -> None:
+        self.waited += 1
+
+    async def _getmany(self, active: set[TP], timeout: float) -> dict[TP, Run]:
+        self.fetched.append(({tp.partition for tp in active}, timeout))
+        return {}
+
+    async def poll(self) -> None:
+        await self.consumer._poll({TP("failures", number) for number in (0, 1)})
+
+
+@pytest.mark.parametrize(
+    ("full", "fetched", "waited"),
+    [((), [({0, 1}, POLL_SECONDS)], 0), ((0,), [({1}, 0)], 1), ((0, 1), [], 1)],
+)
+async def test_a_full_partition_holds_up_no_other(full: tuple[int, ...], fetched: list[Any], waited: int) -> None:
+    """Only those with room are polled; and while one is full, without waiting long for the others."""
+    flow = Flow(*full)
+    await flow.poll()
+    assert (flow.fetched, flow.waited) == (fetched, waited)

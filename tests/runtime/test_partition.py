@@ -122,6 +122,60 @@ async def test_a_look_that_finds_nothing_to_do_commits_nothing() -> None:
 
 
 @in_virtual_time
+async def test_many_records_are_staged_in_steps_and_committed_at_once() -> None:
+    """The event loop runs in between; the state of a step is seen by the next."""
+    scene = Scene()
+    seen: list[tuple[int, ...]] = []
+    passes = 0
+
+    def apply(tx: Transaction, records: Sequence[Record]) -> int:
+        assert len(seen) <= passes + 1  # one step for each pass of the loop
+        assert all(tx.get_many("messages", (key(each),))[key(each)] for step in seen for each in step)
+        for record in records:
+            put_row(tx, record.offset)
+        seen.append(tuple(record.offset for record in records))
+        return len(seen)
+
+    async def count() -> None:
+        nonlocal passes
+        while True:
+            await asyncio.sleep(0)
+            passes += 1
+
+    counting = asyncio.create_task(count())
+    await asyncio.sleep(0.01)
+    passes = 0
+    assert await scene.partition.consume(INPUT, run_of(0, 7), apply, step=3) == 3
+    counting.cancel()
+    assert seen == [(0, 1, 2), (3, 4, 5), (6,)]
+    [(batches, offsets)] = scene.producer.committed
+    assert ([len(batch.records) for batch in batches], offsets) == ([7], {INPUT: 7})
+
+
+@in_virtual_time
+async def test_partitions_stage_their_steps_one_after_the_other() -> None:
+    """So that the first is written while the next is staged; a tick waits for nobody."""
+    one, other = Scene(0), Scene(1)
+    other.partition._staging = one.partition._staging
+    order: list[str] = []
+
+    def apply(name: str) -> Callable[[Transaction, Sequence[Record]], None]:
+        return lambda tx, records: order.append(name)
+
+    turns = [
+        asyncio.create_task(scene.partition.consume(INPUT, run_of(0, 3), apply(name), step=1))
+        for scene, name in ((one, "a"), (other, "b"))
+    ]
+    await asyncio.sleep(0)
+    third = Scene(2)
+    third.partition._staging = one.partition._staging
+    await third.partition.run(lambda tx: order.append("tick"))
+    await asyncio.gather(*turns)
+    assert [each for each in order if each != "tick"] == ["a", "a", "a", "b", "b", "b"]
+    assert order.index("tick") < 3
+
+
+@in_virtual_time
 async def test_a_run_without_records_moves_the_offset() -> None:
     """Commit markers and compaction leave gaps; whoever looks at the lag should see none."""
     scene = Scene()
