@@ -72,7 +72,7 @@ class Agent:
         while True:
             await self._news.wait()
             lag = max(0.0, self._lags_until - self._world.loop.time())
-            await asyncio.sleep(lag + self._random.uniform(0.001, 0.1))
+            await asyncio.sleep(lag + self._random.uniform(0.001, 0.3))
             found = [entry for topic in (*SOURCES, OVENS_RETRY) for entry in self._read(topic)]
             if not found:
                 self._news.clear()

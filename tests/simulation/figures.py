@@ -55,8 +55,15 @@ class Truth:
         self.counts: dict[str, Counter[str]] = {}
         self.ignored: dict[str, Counter[str]] = {}
         self._open: dict[str, dict[bytes, int]] = {}
+        self._touched: dict[str, None] = {}
+
+    def touched(self) -> list[str]:
+        """The queues whose figures have changed since this was asked last."""
+        queues, self._touched = list(self._touched), {}
+        return queues
 
     def _of(self, queue: str) -> Counter[str]:
+        self._touched[queue] = None
         return self.counts.setdefault(queue, Counter())
 
     # --- what happened ------------------------------------------------------------------------------------------
@@ -71,11 +78,13 @@ class Truth:
 
     def ignored_event(self, queue: str, reason: str) -> None:
         """An event had no effect on a message; without one, ``queue`` is empty."""
+        self._touched[queue] = None
         self.ignored.setdefault(queue, Counter())[reason] += 1
 
     def of_partition(self, name: str, count: int) -> None:
         """Events were quarantined or forwarded."""
-        self._of(PARTITION_QUEUE)[name] += count
+        if count:
+            self._of(PARTITION_QUEUE)[name] += count
 
     # --- what there is ------------------------------------------------------------------------------------------
 
@@ -112,7 +121,7 @@ class Truth:
             f"{name} of {queue!r}": (counted, kept)
             for queue in sorted(queues)
             for name in GAUGES
-            if (counted := recount.get(queue, Counter())[name]) != (kept := self._of(queue)[name])
+            if (counted := recount.get(queue, Counter())[name]) != (kept := self.counts.get(queue, _NONE)[name])
         }
 
 

@@ -272,4 +272,5 @@ def shown(row: Message | None) -> str:
     """A row in short."""
     if row is None:
         return "nothing"
-    return f"{state_of(row)} #{row.attempt} r{row.revision} due {row.due_ms} {row.dead_letter}"
+    closed = "" if row.closed_ms is None else f" closed {row.closed_ms}"
+    return f"{state_of(row)} #{row.attempt} r{row.revision} due {row.due_ms}{closed} {row.dead_letter}"
