@@ -156,13 +156,14 @@ class WorkerSettings(Group):
     """Most records of one poll; what does not fit is taken by the next."""
 
     buffer_bytes_max: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
-    """Most bytes fetched and not yet processed; fetching pauses at the bound."""
+    """Bytes of input that a worker holds: half of it waits or is processed, one fetch of a broker brings a quarter.
+    A partition with a whole batch waiting, and at the bound every partition with anything, is not fetched for."""
 
     batch_bytes_max: int = Field(4 * 1024 * 1024, ge=64 * 1024)
     """Most bytes of events in one transaction; a single event always fits."""
 
     batch_hold_ms_target: int = Field(20, ge=1, le=10_000)
-    """Milliseconds that a batch should hold its partition: batches shrink when they take longer."""
+    """Milliseconds that a batch should hold the event loop at a time: it is processed in steps of about that."""
 
     emit_records_max: int = Field(500, ge=1, le=1_000_000)
     """Most retries emitted in one transaction; the rest follows in the next."""

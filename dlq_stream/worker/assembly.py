@@ -173,14 +173,14 @@ def web_settings(settings: Settings) -> dict[str, Any]:
 
 def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
-    fetch_bytes = settings.buffer_bytes_max // (4 * settings.partitions)
+    fetch_bytes = settings.buffer_bytes_max // (4 * settings.partitions)  # one for each partition of both inputs: half
     return {
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,
         "topic_partitions": settings.partitions,
         "consumer_group_instance_id": settings.instance_id,
         "consumer_auto_offset_reset": "earliest",
-        "consumer_max_fetch_size": min(1 << 20, max(1 << 16, fetch_bytes)),
+        "consumer_max_fetch_size": min(1 << 20, max(1, fetch_bytes)),  # a broker sends one batch at least
         "broker_max_poll_records": settings.poll_records_max,
         "broker_max_poll_interval": POLL_INTERVAL_SECONDS_MAX,
         "broker_session_timeout": settings.session_timeout_seconds,
