@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Literal
 
 from dlq_stream.core.commands import Succeeded, encode_command
 from dlq_stream.core.headers import ATTEMPT, GROUP, MESSAGE_ID, ORIGINAL_TOPIC
-from dlq_stream.core.ids import message_id, partition_of
+from dlq_stream.core.ids import message_id
 from dlq_stream.core.model import Headers, Origin
 from dlq_stream.core.outgoing import Facts, failure_headers
 from tests.simulation.broker import Entry, Place
-from tests.simulation.names import COMMANDS, FAILURES, OVENS_RETRY, PARTITIONS, SOURCE_PARTITIONS, SOURCES
+from tests.simulation.names import COMMANDS, FAILURES, OVENS_RETRY, PARTITIONS, SOURCE_PARTITIONS, SOURCES, home_of
 from tests.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ class Agent:
     ) -> None:
         """To the partition of the id, or, by a client that does not know better, to another one."""
         random, id_, life = self._random, delivery.id, self._lives
-        partition = partition_of(id_, PARTITIONS) if random.random() < 0.95 else random.randrange(PARTITIONS)
+        partition = home_of(id_) if random.random() < 0.95 else random.randrange(PARTITIONS)
         source, offset = (entry.topic, entry.partition), entry.offset
         self._unsettled.setdefault(source, []).append(offset)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from unittest import mock
@@ -94,12 +94,12 @@ class TimerOfLostPartition(Partition):
             self._emit = stage
         return await super().run(stage, urgent=urgent)
 
-    async def _transact(self, stage: Any, offsets: Mapping[str, int], *more: Any, **options: Any) -> Any:
+    async def _transact(self, steps: Sequence[Any], offsets: Mapping[str, int]) -> Any:
         while True:
             try:
-                return await super()._transact(stage, offsets, *more, **options)
+                return await super()._transact(steps, offsets)
             except Fenced:
-                if stage is not self._emit:
+                if steps[0] is not self._emit:
                     raise
                 await self._patiently(self._producer.start)
 
@@ -134,9 +134,9 @@ class ForeignRowsAccepted(Partition):
 class GapsAccepted(Partition):
     """A run that does not begin where the former one ended is taken as it comes."""
 
-    async def consume(self, topic: str, run: Any, apply: Any) -> Any:
+    async def consume(self, topic: str, run: Any, apply: Any, **options: Any) -> Any:
         self.expected.pop(topic, None)
-        return await super().consume(topic, run, apply)
+        return await super().consume(topic, run, apply, **options)
 
 
 class SilenceIsSuccess(Partition):

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from dlq_stream.core.ids import partition_of
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, State
 from dlq_stream.engine.purge import PURGE_ORDERED_MS
 from dlq_stream.tables import attempts, stats
@@ -26,7 +25,7 @@ from tests.simulation.broker import Broker, Txn
 from tests.simulation.disk import Disk
 from tests.simulation.fold import Change, Fold, Parts
 from tests.simulation.model import Intake, Scribe, shown, wrong_due
-from tests.simulation.names import APP, ATTEMPTS_KEPT_MAX, COMMANDS, FAILURES, PARTITIONS, QUEUES_MAX
+from tests.simulation.names import APP, ATTEMPTS_KEPT_MAX, COMMANDS, FAILURES, PARTITIONS, QUEUES_MAX, home_of
 from tests.simulation.outcome import Cell
 from tests.simulation.outputs import Outputs
 from tests.simulation.timers import path_of
@@ -188,7 +187,7 @@ class Checker:
     def check_end(self, reported: Collection[bytes]) -> None:
         """What agents were told is on the brokers is a message or was one, and a recount agrees with every gauge."""
         for id_ in sorted(reported):
-            fold = self.folds[partition_of(id_, PARTITIONS)]
+            fold = self.folds[home_of(id_)]
             if id_ not in fold.messages and not fold.lives[id_]:
                 self._scribe.violated(f"lost: {id_.hex()[:8]} was reported, and there is no such message")
         for number, fold in self.folds.items():

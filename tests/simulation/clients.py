@@ -6,11 +6,10 @@ from random import Random
 from typing import TYPE_CHECKING
 
 from dlq_stream.core.commands import Action, Order, Succeeded, encode_command
-from dlq_stream.core.ids import partition_of
 from dlq_stream.core.outgoing import Facts, failure_headers
 from dlq_stream.tables.messages import Message
 from tests.simulation.hostility import poison
-from tests.simulation.names import COMMANDS, FAILURES, PARTITIONS
+from tests.simulation.names import COMMANDS, FAILURES, PARTITIONS, home_of
 from tests.simulation.wire import Wire
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Clients:
         revision = row.revision if random.random() < 0.85 else max(0, row.revision - 1)
         command = Order(id_, action, revision, by="somebody", due_at=due_at)
         world.note("chaos", f"orders {action} of {id_.hex()[:8]} at revision {revision}")
-        partition = partition_of(id_, PARTITIONS) if random.random() < 0.9 else random.randrange(PARTITIONS)
+        partition = home_of(id_) if random.random() < 0.9 else random.randrange(PARTITIONS)
         for _ in range(1 + (random.random() < 0.1)):
             self._wire.send((COMMANDS, partition), id_.hex().encode(), encode_command(command))
 
@@ -63,7 +62,7 @@ class Clients:
         id_, row = chosen
         attempt = max(0, row.attempt + random.choice((-1, 1, 2)))
         self._world.note("chaos", f"tells of delivery {attempt} of {id_.hex()[:8]}")
-        key, partition = id_.hex().encode(), partition_of(id_, PARTITIONS)
+        key, partition = id_.hex().encode(), home_of(id_)
         if random.random() < 0.5:
             self._wire.send((COMMANDS, partition), key, encode_command(Succeeded(id_, attempt)))
         else:

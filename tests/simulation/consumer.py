@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Protocol
 
 from dlq_stream.runtime.owner import Poll
 from dlq_stream.runtime.ports import Run
@@ -18,15 +18,25 @@ if TYPE_CHECKING:
 INPUTS = (FAILURES, COMMANDS)
 POLLS_QUEUED_MAX = 2
 RECORDS_PER_FETCH_MAX = 40
+ROOM_SECONDS = 0.05
+
+
+class Room(Protocol):
+    """Where there is room for more input; the owner of the partitions knows."""
+
+    def full(self, topic: str, number: int) -> bool: ...
+
+    async def room(self, seconds: float) -> None: ...
 
 
 class SimConsumer:
     """Reads what is committed, whole polls at a time, into one queue for each agent."""
 
-    def __init__(self, life: Life, world: World) -> None:
+    def __init__(self, life: Life, world: World, room: Room) -> None:
         self.queues: dict[str, asyncio.Queue[Poll]] = {topic: asyncio.Queue(POLLS_QUEUED_MAX) for topic in INPUTS}
         self._life = life
         self._world = world
+        self._room = room
         self._positions: dict[Place, int] = {}
         self._news = asyncio.Event()
 
@@ -81,8 +91,13 @@ class SimConsumer:
             await self._news.wait()
             await asyncio.sleep(random.uniform(0.0, 0.2))
             await self._life.awake()
-            polls = [poll for topic in INPUTS if (poll := self._poll(topic)).runs]
-            if not polls:
+            full = {place for place in self._positions if self._room.full(*place)}
+            polls = [poll for topic in INPUTS if (poll := self._poll(topic, full)).runs]
+            if full:
+                self._world.count("input held back")
+            if not polls and full:
+                await self._room.room(ROOM_SECONDS)
+            elif not polls:
                 self._news.clear()
             for poll in polls:
                 if random.random() < world.lost_polls and self._more_follows(poll):
@@ -91,10 +106,10 @@ class SimConsumer:
                 for _ in range(1 + (random.random() < world.repeated_polls)):
                     await self.queues[poll.topic].put(poll)
 
-    def _poll(self, topic: str) -> Poll:
+    def _poll(self, topic: str, full: Collection[Place]) -> Poll:
         runs: dict[int, Run] = {}
         for (name, number), start in self._positions.items():
-            if name == topic:
+            if name == topic and (name, number) not in full:
                 log = self._world.broker.log(topic, number)
                 records, stop = log.read(start, self._life.random.randint(1, RECORDS_PER_FETCH_MAX))
                 if stop > start:

@@ -33,6 +33,8 @@ FIGURES = (
     "destinations silent",
     "records refused",
     "refusals to be narrowed down",
+    "input held back",
+    "batches staged in steps",
     "runs missed",
     "records skipped",
     "records sent again",

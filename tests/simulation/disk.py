@@ -9,9 +9,12 @@ from tests.simulation.life import Life
 
 Changes = Mapping[bytes, bytes | None]
 
+FLUSHED = 0.1
+"""How often a write is one after which what is in memory becomes a file."""
+
 
 class Disk:
-    """What one worker's disk holds of one partition."""
+    """What one worker holds of one partition: in memory for a while, then in files."""
 
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
@@ -19,6 +22,7 @@ class Disk:
         self.offsets: dict[str, int] = {}
         self.writes: list[tuple[Changes, Mapping[str, int]]] = []
         self.opened_by: Life | None = None
+        self._files: tuple[dict[bytes, bytes], dict[str, int], int] = {}, {}, 0
 
     def write(self, changes: Changes, offsets: Mapping[str, int]) -> None:
         """One atomic write."""
@@ -33,16 +37,23 @@ class Disk:
                 self.entries[key] = value
         self.offsets.update(offsets)
 
+    def flush(self) -> None:
+        """Everything so far is in files."""
+        self._files = dict(self.entries), dict(self.offsets), len(self.writes)
+
+    def lose_memory(self) -> None:
+        """A process died that had it open: there is no log, so what was not in files is gone."""
+        entries, offsets, count = self._files
+        self.entries, self.offsets, self.keys = dict(entries), dict(offsets), sorted(entries)
+        del self.writes[count:]
+
     def as_of(self, count: int) -> Disk:
-        """The disk as it was after its first ``count`` writes: what was not synced is gone after a loss of power."""
+        """The disk as it was after its first ``count`` writes, such as a copy made then."""
         older = Disk()
         for changes, offsets in self.writes[:count]:
             older.write(changes, offsets)
+        older.flush()
         return older
-
-    def wipe(self) -> None:
-        """Delete everything."""
-        self.entries, self.keys, self.offsets, self.writes = {}, [], {}, []
 
 
 class DiskStore:
@@ -52,6 +63,8 @@ class DiskStore:
         holder = disk.opened_by
         if holder is not None and not holder.dead:
             raise RuntimeError(f"{life.name} opens a store that {holder.name} has open")
+        if holder is not None:
+            disk.lose_memory()
         disk.opened_by = life
         self.disk = disk
         self._life = life
@@ -81,12 +94,15 @@ class DiskStore:
         self._check()
         self._life.point("store: before")
         self.disk.write(changes, offsets)
+        if self._life.random.random() < FLUSHED:
+            self.disk.flush()
         self._written(self.disk)
         self._life.point("store: after")
 
     def close(self) -> None:
         self._check()
         self._life.point("close store")
+        self.disk.flush()
         self._open = False
         self.disk.opened_by = None
 

@@ -14,7 +14,7 @@ from dlq_stream.core.backoff import backoff_ms, chance_of
 from dlq_stream.core.commands import Action, Order, Succeeded, parse_command
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.headers import FailureEvent, parse_failure
-from dlq_stream.core.ids import message_id, partition_of
+from dlq_stream.core.ids import message_id
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, State
 from dlq_stream.core.model import Origin
 from dlq_stream.engine.purge import PURGE_ORDERED_MS
@@ -22,7 +22,7 @@ from dlq_stream.tables.messages import DeadLetter, Message, state_of
 from dlq_stream.tables.stats import PARTITION_QUEUE
 from tests.simulation.broker import Entry
 from tests.simulation.fold import Change, Fold, Parts, id_of
-from tests.simulation.names import COMMANDS, PARTITIONS, POLICIES
+from tests.simulation.names import COMMANDS, POLICIES, home_of
 from tests.simulation.outcome import Cell
 
 FAILED, SUCCEEDED = "failed", "succeeded"
@@ -217,7 +217,7 @@ class Intake:
 
     def _passed_on(self, id_: bytes) -> bool:
         """Whether the event belongs elsewhere, and was sent there."""
-        if partition_of(id_, PARTITIONS) == self._number:
+        if home_of(id_) == self._number:
             return False
         self._forwarded += 1
         if id_ not in self._parts.forwarded:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+from dlq_stream.core.ids import partition_of
 from dlq_stream.core.policy import Policies, RetryPolicy
 from dlq_stream.topics.names import AppTopics
 
@@ -49,6 +51,13 @@ POLICIES = Policies(
         ),
     },
 )
+
+
+@lru_cache(maxsize=100_000)
+def home_of(id_: bytes) -> int:
+    """The partition of a message."""
+    return partition_of(id_, PARTITIONS)
+
 
 OUTCOME_TIMEOUT_SECONDS_MAX = 6.0
 """The longest of the policies above; whoever lags for longer is not waited for."""

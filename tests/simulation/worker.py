@@ -7,9 +7,11 @@ done here in the same order.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
+from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
 from dlq_stream.runtime.destinations import DestinationCache
@@ -33,6 +35,9 @@ EXPECTED_ENDS = (Fenced, OutcomeUnknown)
 """What may end a worker: its partition was fenced before it heard of a rebalance, or a commit's outcome is unknown."""
 
 ROW_BYTES_MAX = 1_100_000
+
+NO_STEPS_MS, SMALLEST_STEPS_MS = 1e9, 1e-9
+"""How long staging may hold the event loop, in processor time: never too long, or always, so that none is measured."""
 
 
 class Worker:
@@ -88,14 +93,20 @@ class Process:
         self.world = world
         self.engine = replace(world.engine, observe=self._observe)
         self.generation = -1
+        self._staged: Transaction | None = None
         self.stopping = asyncio.Event()
-        self.consumer = SimConsumer(life, world)
+        self.consumer = SimConsumer(life, world, room=self)
+        self.staging = asyncio.Lock()
         self.cache = DestinationCache(SimTopicSource(life, world.broker), monotonic=world.loop.time)
         self.owner = Owner(
             new_partition=self._new_partition,
             seek=self.consumer.seek,
             destinations=self.cache,
-            limits=BatchLimits(bytes_max=life.random.choice((4_000, 20_000, 1 << 20)), hold_ms_target=1e9),
+            limits=BatchLimits(
+                bytes_max=life.random.choice((4_000, 20_000, 1 << 20)),
+                hold_ms_target=life.random.choice((NO_STEPS_MS, SMALLEST_STEPS_MS)),
+                held_bytes_max=life.random.choice((6_000, 1 << 20)),
+            ),
             fatal=self.fatal,
         )
         self.owner.timers += [
@@ -116,6 +127,23 @@ class Process:
         self.life.point("effects: among")
         self.world.observe(event)
 
+    def full(self, topic: str, number: int) -> bool:
+        """Whether no more of this input should be fetched."""
+        return self.owner.full(topic, number)
+
+    async def room(self, seconds: float) -> None:
+        """Wait until there may be room for more input."""
+        await self.owner.room(seconds)
+
+    def _apply_failures(self, tx: Transaction, records: Sequence[Record]) -> None:
+        if tx is self._staged:
+            self.world.count("batches staged in steps")
+        self._staged = tx
+        apply_failures(tx, records, self.engine)
+
+    def _apply_commands(self, tx: Transaction, records: Sequence[Record]) -> None:
+        apply_commands(tx, records, self.engine)
+
     async def _agent(self, topic: str, apply: Apply) -> None:
         queue = self.consumer.queues[topic]
         while True:
@@ -125,12 +153,12 @@ class Process:
 
     async def run(self) -> None:
         """Join, open, consume, until stopped or dead."""
-        life, engine = self.life, self.engine
+        life = self.life
         while self.cache.known(QUARANTINE) is None:
             await self.cache.look_up(TOPICS.all)
         life.spawn(self.cache.run())
-        life.spawn(self._agent(FAILURES, lambda tx, records: apply_failures(tx, records, engine)))
-        life.spawn(self._agent(COMMANDS, lambda tx, records: apply_commands(tx, records, engine)))
+        life.spawn(self._agent(FAILURES, self._apply_failures))
+        life.spawn(self._agent(COMMANDS, self._apply_commands))
         life.spawn(self.consumer.run())
         while not self.stopping.is_set():
             self.generation, numbers = await self.world.group.join(life)
@@ -204,6 +232,7 @@ class Process:
             still_ours=lambda: self.generation == generation,
             fatal=self.fatal,
             confirm=self._confirm,
+            staging=self.staging,
         )
         world.partitions.append(partition)
         return partition
