@@ -170,8 +170,16 @@ class Feed:
             self._fatal(f"input {self._topic} of partition {self._partition.number}", error)
 
     def _take(self) -> list[Run]:
-        runs, self._waiting = self._waiting, []
-        self._staged_bytes, self._waiting_bytes = self._waiting_bytes, 0
+        """As many runs as make one batch, so that its records need not be counted; one at least."""
+        count = 0
+        while count < len(self._waiting):
+            size = self._waiting[count].size
+            if count and self._staged_bytes + size > self._limits.bytes_max:
+                break
+            self._staged_bytes += size
+            count += 1
+        runs, self._waiting = self._waiting[:count], self._waiting[count:]
+        self._waiting_bytes -= self._staged_bytes
         self._held.changed()
         return runs
 

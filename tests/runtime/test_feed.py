@@ -138,6 +138,23 @@ async def test_what_is_missing_is_asked_for_once_and_nothing_beyond_it_is_done()
     assert bench.applied == list(range(7))
 
 
+async def test_runs_are_joined_up_to_one_batch() -> None:
+    """What goes beyond it begins the next one; a run that is larger alone is cut."""
+    size = run(0, 1).size
+    bench = Bench(bytes_max=4 * size)
+    bench.partition.go.clear()
+    bench.feed.put(run(0, 1))
+    await settle()
+    for start, stop in ((1, 3), (3, 4), (4, 7), (7, 8), (8, 14)):
+        bench.feed.put(run(start, stop))
+    bench.partition.go.set()
+    await settle()
+    assert [(each.start, each.stop) for each in bench.partition.turns] == [
+        (0, 1), (1, 4), (4, 8), (8, 12), (12, 14)
+    ]  # fmt: skip
+    assert bench.held.bytes == 0
+
+
 async def test_a_feed_is_full_once_its_next_batch_is_complete() -> None:
     """Until that is taken; what is being processed does not count."""
     size = run(0, 1).size
