@@ -1,36 +1,35 @@
-"""Intake: realistic failure events durably scheduled per second by one worker, against the bare pipe.
+"""Intake: failure events durably scheduled per second by one worker, against the bare pipe.
 
 Both read the same records from the same topic of the same broker, each in a process of its own, one after the other.
 """
 
 from __future__ import annotations
 
-import asyncio
-import os
-import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from statistics import median
 
+from tests.benchmarks.figure import Bench, Result, at_least, table
 from tests.benchmarks.meter import Speed, follow, speed
-from tests.benchmarks.records import SOURCE, fill
-from tests.kafka_clients import create_topics, delete_topic, list_topics
-from tests.kafka_fixture import unique_name
+from tests.benchmarks.processes import PARTITIONS, WORKER, Deployment, deployed, running
+from tests.benchmarks.records import STACKTRACE_BYTES, VALUE_BYTES, Event, events, fill, small_events
+from tests.kafka_clients import create_topics
 
-PARTITIONS = 4
-BOUND = 0.4
-"""The least ratio that holds."""
+BOUND_FIRST = 0.4
+"""What the first version of the worker had to reach."""
+BOUND = 0.6
+BOUND_SMALL = 0.5
 
-STOP_SECONDS_MAX = 15.0
+SMALL_PART = 2
+"""So many small events for each realistic one: the pipe is done with as many too soon to be measured."""
 
-ROOT = Path(__file__).resolve().parents[2]
-COMMAND = (sys.executable, "-m", "dlq_stream.cli")
+REALISTIC = f"realistic events ({VALUE_BYTES:,} bytes, 13 headers, {STACKTRACE_BYTES:,} bytes of stack trace)"
+SMALL = f"small events ({VALUE_BYTES:,} bytes, 4 headers, no stack trace)"
+
+Make = Callable[[int, int, str], Iterator[Event]]
+"""So many events, by this seed, of this source topic."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,40 +45,22 @@ class Pair:
         return self.worker.per_second / self.pipe.per_second
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
-    """All pairs of a run."""
-
-    events: int
-    pairs: Sequence[Pair]
-
-    @property
-    def ratio(self) -> float:
-        """The median of the pairs' ratios."""
-        return median(pair.ratio for pair in self.pairs)
-
-    @property
-    def holds(self) -> bool:
-        """Whether the bound holds."""
-        return self.ratio >= BOUND
-
-    def table(self) -> str:
-        """The figures in Markdown."""
-        lines = [
-            "| pair | pipe, events/s | worker, events/s | ratio | pipe, CPU µs/event | worker, CPU µs/event |",
-            "| ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        lines += [
-            _row(str(number), pair.pipe, pair.worker, pair.ratio) for number, pair in enumerate(self.pairs, start=1)
-        ]
-        pipe, worker = (_median([getattr(pair, name) for pair in self.pairs]) for name in ("pipe", "worker"))
-        lines.append(_row("**median**", pipe, worker, self.ratio))
-        return "\n".join(lines)
+def ratio(pairs: Sequence[Pair]) -> float:
+    """The median of the pairs' ratios."""
+    return median(pair.ratio for pair in pairs)
 
 
-def _row(name: str, pipe: Speed, worker: Speed, ratio: float) -> str:
-    cpu = " | ".join("-" if (us := each.cpu_us_per_record) is None else f"{us:.0f}" for each in (pipe, worker))
-    return f"| {name} | {pipe.per_second:,.0f} | {worker.per_second:,.0f} | {ratio:.2f} | {cpu} |"
+def pairs_table(pairs: Sequence[Pair]) -> str:
+    """The pairs in Markdown, and their medians."""
+    header = ["pair", "pipe, events/s", "worker, events/s", "ratio", "pipe, CPU µs/event", "worker, CPU µs/event"]
+    lines = [_line(str(number), pair.pipe, pair.worker, pair.ratio) for number, pair in enumerate(pairs, start=1)]
+    pipe, worker = _median([pair.pipe for pair in pairs]), _median([pair.worker for pair in pairs])
+    return table(header, [*lines, _line("**median**", pipe, worker, ratio(pairs))])
+
+
+def _line(name: str, pipe: Speed, worker: Speed, part: float) -> list[str]:
+    cpu = ["-" if (us := each.cpu_us_per_record) is None else f"{us:.0f}" for each in (pipe, worker)]
+    return [name, f"{pipe.per_second:,.0f}", f"{worker.per_second:,.0f}", f"{part:.2f}", *cpu]
 
 
 def _median(speeds: Sequence[Speed]) -> Speed:
@@ -87,74 +68,69 @@ def _median(speeds: Sequence[Speed]) -> Speed:
     return Speed(median(each.per_second for each in speeds), median(cpu) if cpu else None)
 
 
-async def measure(bootstrap: str, events: int, pairs: int) -> Intake:
-    """Run pairs in alternation: who goes first changes, so that what drifts with time hits both.
-
-    One pair comes before those that count: a broker that has just started takes four times the processor time, until
-    its JVM has compiled what it does.
-    """
-    if SOURCE not in await list_topics(bootstrap):
-        await create_topics(bootstrap, SOURCE, partitions=PARTITIONS)
-    await _pair(bootstrap, events, number=pairs)
-    print("warmed up", file=sys.stderr, flush=True)
-    done = []
-    for number in range(pairs):
-        done.append(await _pair(bootstrap, events, number))
-        print(f"pair {number + 1} of {pairs}: ratio {done[-1].ratio:.2f}", file=sys.stderr, flush=True)
-    return Intake(events, done)
+async def realistic(bench: Bench) -> Result:
+    """Events with all the headers that agents send, and a stack trace."""
+    count = bench.sizes.events
+    pairs = await _pairs(bench, events, count)
+    what = f"intake of {REALISTIC}, against the transactional pipe of the same records"
+    note = f"{_median([pair.worker for pair in pairs]).per_second:,.0f}/s"
+    return Result(
+        [
+            at_least(what, ratio(pairs), BOUND, note=note),
+            at_least("the same, first landing", ratio(pairs), BOUND_FIRST),
+        ],
+        _details(REALISTIC, count, pairs),
+    )
 
 
-async def _pair(bootstrap: str, events: int, number: int) -> Pair:
-    app = unique_name("bench")
-    environment = worker_environment(bootstrap, app)
-    await asyncio.to_thread(subprocess.run, [*COMMAND, "init"], check=True, capture_output=True, env=environment)
-    failures, target = f"{app}-failures", f"{app}.pipe"
-    await create_topics(bootstrap, target, partitions=PARTITIONS)
-    await fill(bootstrap, failures, events, seed=number)
-    speeds: dict[str, Speed] = {}
-    for name in ("pipe", "worker") if number % 2 == 0 else ("worker", "pipe"):
-        group = app if name == "worker" else f"{app}.pipe"
-        command = [sys.executable, "-m", "tests.benchmarks.pipe", bootstrap, failures, target, group, str(events)]
-        with running([*COMMAND, "worker"] if name == "worker" else command, environment) as process:
-            speeds[name] = speed(await follow(bootstrap, group, failures, events, process), events)
-    for topic in await list_topics(bootstrap):
-        if topic.startswith(app):
-            await delete_topic(bootstrap, topic)
+async def small(bench: Bench) -> Result:
+    """Events as any client would write them by hand."""
+    count = bench.sizes.events * SMALL_PART
+    pairs = await _pairs(bench, small_events, count)
+    what = f"intake of {SMALL}, against the transactional pipe of the same records"
+    note = f"{_median([pair.worker for pair in pairs]).per_second:,.0f}/s"
+    row = at_least(what, ratio(pairs), BOUND_SMALL, note=note)
+    return Result([row], _details(SMALL, count, pairs))
+
+
+def _details(what: str, count: int, pairs: Sequence[Pair]) -> str:
+    return f"Intake of {what}; {count:,} events a run, {PARTITIONS} partitions:\n\n{pairs_table(pairs)}"
+
+
+async def _pairs(bench: Bench, make: Make, count: int) -> list[Pair]:
+    """Run pairs in alternation: who goes first changes, so that what drifts with time hits both."""
+    done: list[Pair] = []
+    for number in range(bench.sizes.pairs):
+        done.append(await pair_of(bench.bootstrap, make, count, number))
+        print(f"  pair {number + 1} of {bench.sizes.pairs}: ratio {done[-1].ratio:.2f}", file=sys.stderr, flush=True)
+    return done
+
+
+async def pair_of(bootstrap: str, make: Make, count: int, number: int) -> Pair:
+    """One pair of runs over the same events, the pipe first where ``number`` is even."""
+    async with deployed(bootstrap) as deployment:
+        await fill(bootstrap, deployment.failures, make(count, number, deployment.source))
+        runs = {
+            "pipe": partial(pipe_speed, deployment, deployment.failures, count),
+            "worker": partial(worker_speed, deployment, count),
+        }
+        order = ("pipe", "worker") if number % 2 == 0 else ("worker", "pipe")
+        speeds = {name: await runs[name]() for name in order}
     return Pair(**speeds)
 
 
-def worker_environment(bootstrap: str, app: str) -> dict[str, str]:
-    """The default settings, but for what a benchmark must say: nothing comes due while it runs."""
-    others = {name: value for name, value in os.environ.items() if not name.startswith("DLQ_")}
-    return others | {
-        "DLQ_BROKERS": bootstrap,
-        "DLQ_APP_ID": app,
-        "DLQ_PARTITIONS": str(PARTITIONS),
-        "DLQ_INITIAL_BACKOFF_SECONDS": "3600",
-        "DLQ_WEB_PORT": "0",
-    }
+async def worker_speed(deployment: Deployment, count: int) -> Speed:
+    """How fast one worker takes in what is in the failures topic."""
+    with running(WORKER, deployment.environment) as worker:
+        samples = await follow(deployment.bootstrap, deployment.app, deployment.failures, count, [worker.process])
+    return speed(samples, count)
 
 
-@contextmanager
-def running(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A process with a data directory of its own, ended and cleaned up after; its log is shown if it failed."""
-    directory = Path(tempfile.mkdtemp(prefix="dlq-bench-"))
-    log = directory / "log"
-    try:
-        with log.open("wb") as file:
-            env = {**environment, "DLQ_DATA_DIR": str(directory / "data")}
-            process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=file, stderr=file)
-        try:
-            yield process
-        except Exception:
-            print(log.read_text("utf-8", "replace")[-4_000:], file=sys.stderr)
-            raise
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS_MAX)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+async def pipe_speed(deployment: Deployment, source: str, count: int) -> Speed:
+    """How fast the bare pipe copies what is in a topic."""
+    bootstrap = deployment.bootstrap
+    target = group = f"{deployment.app}.pipe"
+    await create_topics(bootstrap, target, partitions=deployment.partitions)
+    command = [sys.executable, "-m", "tests.benchmarks.pipe", bootstrap, source, target, group, str(count)]
+    with running(command, deployment.environment) as pipe:
+        return speed(await follow(bootstrap, group, source, count, [pipe.process]), count)

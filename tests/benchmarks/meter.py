@@ -25,7 +25,7 @@ STALL_SECONDS_MAX = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One look: when, how many records were committed, how many processor seconds the process had used (or None)."""
+    """One look: when, how many records were committed, the processor seconds of the processes so far (or None)."""
 
     at_seconds: float
     records: int
@@ -53,7 +53,9 @@ def speed(samples: Sequence[Sample], total: int) -> Speed:
     return Speed(records / (ended.at_seconds - began.at_seconds), cpu)
 
 
-async def follow(bootstrap: str, group: str, topic: str, total: int, process: subprocess.Popen[bytes]) -> list[Sample]:
+async def follow(
+    bootstrap: str, group: str, topic: str, total: int, processes: Sequence[subprocess.Popen[bytes]]
+) -> list[Sample]:
     """Look until the group has committed ``total`` records of a topic that began at offset 0 and has no gaps."""
     samples: list[Sample] = []
     progress = time.monotonic()
@@ -63,11 +65,11 @@ async def follow(bootstrap: str, group: str, topic: str, total: int, process: su
             at = time.monotonic()
             if not samples or records > samples[-1].records:
                 progress = at
-            samples.append(Sample(at, records, cpu_seconds(process.pid)))
+            samples.append(Sample(at, records, _together(processes)))
             if records >= total:
                 return samples
-            if process.poll() is not None:
-                raise RuntimeError(f"{group} ended with exit {process.returncode} after {records} records")
+            if ended := [process.returncode for process in processes if process.poll() is not None]:
+                raise RuntimeError(f"{group} ended with exit {ended} after {records} records")
             if at - progress > STALL_SECONDS_MAX:
                 raise TimeoutError(f"{group} stands at {records} of {total} records")
             await asyncio.sleep(LOOK_SECONDS)
@@ -79,6 +81,11 @@ async def _committed(client: AIOKafkaAdminClient, group: str, topic: str) -> int
     except CoordinatorNotAvailableError:  # a new broker makes its topic of offsets on the first question
         return 0
     return sum(max(0, each.offset) for place, each in offsets.items() if place.topic == topic)
+
+
+def _together(processes: Sequence[subprocess.Popen[bytes]]) -> float | None:
+    each = [cpu_seconds(process.pid) for process in processes]
+    return None if None in each else sum(filter(None, each))
 
 
 def cpu_seconds(pid: int) -> float | None:

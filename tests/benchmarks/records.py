@@ -1,7 +1,7 @@
-"""Failure events as agents send them: about 1 kB of JSON, 13 headers, a stack trace of 1.5 kB.
+"""Failure events as agents send them: about 1 kB of JSON, 13 headers, a stack trace of 1.5 kB; and small ones.
 
-Values and traces come from pools large enough that compression finds in a batch what it finds in real events: the same
-words, other numbers.
+Values and traces come from pools, of which a batch holds more than one of each; where bytes on disk are counted, from
+pools large enough that compression finds in a batch what it finds in real events: the same words, other numbers.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ SOURCE = "heat-processing"
 VALUE_BYTES = 1_000
 STACKTRACE_BYTES = 1_500
 POOL = 2_000
+POOL_LARGE = 20_000
 PORTION = 2_000
 """Records handed to the producer between two waits."""
 
-Event = tuple[bytes, bytes, list[tuple[str, bytes]]]
+Event = tuple[bytes, bytes, list[tuple[str, bytes | None]]]
 """Key (the message id as hex digits), value, headers."""
 
 
@@ -34,7 +35,7 @@ def events(count: int, seed: int, source: str = SOURCE) -> Iterator[Event]:
     traces = [_stacktrace(rng) for _ in range(POOL)]
     for number in range(count):
         id_ = rng.randbytes(16).hex().encode()
-        headers = [
+        headers: list[tuple[str, bytes | None]] = [
             ("trace", rng.randbytes(8).hex().encode()),
             ("dlq-message-id", id_),
             ("dlq-attempt", b"0"),
@@ -48,6 +49,21 @@ def events(count: int, seed: int, source: str = SOURCE) -> Iterator[Event]:
             ("dlq-error-message", b"sensor backend timed out after %d s" % rng.randint(10, 60)),
             ("dlq-error-stacktrace", rng.choice(traces)),
             ("dlq-failed-at", b"%d" % (1_790_000_000_500 + number)),
+        ]
+        yield id_, rng.choice(values), headers
+
+
+def small_events(count: int, seed: int, source: str = SOURCE, pool: int = POOL) -> Iterator[Event]:
+    """Values from a pool of so many, with the four headers that any client would write, and no stack trace."""
+    rng = random.Random(seed)
+    values = [_reading(rng) for _ in range(pool)]
+    for _ in range(count):
+        id_ = rng.randbytes(16).hex().encode()
+        headers: list[tuple[str, bytes | None]] = [
+            ("dlq-message-id", id_),
+            ("dlq-attempt", b"0"),
+            ("dlq-original-topic", source.encode()),
+            ("dlq-error-type", b"TimeoutError"),
         ]
         yield id_, rng.choice(values), headers
 
@@ -70,13 +86,12 @@ def _stacktrace(rng: random.Random) -> bytes:
     return "\n".join(lines).encode()[:STACKTRACE_BYTES]
 
 
-async def fill(bootstrap: str, topic: str, count: int, seed: int) -> None:
-    """Write the events to a topic, each to the partition of its key."""
+async def fill(bootstrap: str, topic: str, made: Iterator[Event]) -> None:
+    """Write events to a topic, each to the partition of its key."""
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, acks="all", linger_ms=20, max_batch_size=1 << 20, max_request_size=2 << 20
     )
     async with no_topic_creation(producer):
-        made = events(count, seed)
         while portion := list(itertools.islice(made, PORTION)):
             sent = [await producer.send(topic, value, key=key, headers=headers) for key, value, headers in portion]
             await asyncio.gather(*sent)
