@@ -36,11 +36,13 @@ from dlq_stream.core.transaction import UNAVAILABLE, Transaction
 from dlq_stream.runtime.batches import batches_of
 from dlq_stream.runtime.outcomes import NOT_OURS, Fatal, Identification, Missed, NotOurs, Rejected, Watcher, Work
 from dlq_stream.runtime.ports import (
+    TOO_LARGE,
     Changelog,
     Clock,
     Destinations,
     Fenced,
     Producer,
+    Refusal,
     Run,
     Store,
     Unavailable,
@@ -213,7 +215,7 @@ class Partition:
                 return result
             except Rejected as rejected:
                 rejections += 1
-                self._learn(rejected, refused, one_by_one)
+                await self._learn(rejected, refused, one_by_one)
             except Unavailable as error:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
                 await self._find_out_what_is_silent(tx, error)
@@ -275,11 +277,12 @@ class Partition:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    def _learn(self, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
+    async def _learn(self, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
         """Remember refusals so that the next staging decides with them."""
         for refusal in rejected.refusals:
             if refusal.topic.startswith(self._own_prefix):
-                raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
+                await self._learn_of_ours(refusal)
+                continue
             if not refusal.records:
                 log.warning("destination %s refuses: %s", refusal.topic, refusal.reason)
                 self._destinations.refuse(refusal.topic, refusal.reason)
@@ -290,6 +293,12 @@ class Partition:
             sent = rejected.records[refusal.topic, refusal.partition]
             for position in refusal.records:
                 refused[identity_of(refusal.topic, sent[position])] = refusal.reason
+
+    async def _learn_of_ours(self, refusal: Refusal) -> None:
+        """What one of our own topics takes is known from the start, unless the brokers did not answer then."""
+        if refusal.reason != TOO_LARGE or self._destinations.known(refusal.topic) is not None:
+            raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
+        await self._destinations.look_up({refusal.topic})
 
     async def _find_out_what_is_silent(self, tx: StagedTransaction, error: Unavailable) -> None:
         """A destination that went away in mid-flight looks like brokers that do not answer."""

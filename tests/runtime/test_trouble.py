@@ -12,7 +12,7 @@ from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.runtime import partition as module
 from dlq_stream.runtime.outcomes import NOT_OURS, Identification
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Batch, Fenced, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, Refusal, Unavailable, Written
 
 TOPIC, OTHER = "orders", "invoices"
 
@@ -48,20 +48,22 @@ class FakeProducer:
 
 
 class FakeDestinations:
-    """Every topic exists, until it is refused."""
+    """Every topic exists, until it is refused, and is known, unless it has to be looked up first."""
 
     def __init__(self) -> None:
+        self.unknown: set[str] = set()
         self.refused: dict[str, str] = {}
         self.looked_up: list[set[str]] = []
 
     def known(self, topic: str) -> Destination | None:
-        return Destination(topic, 4, refusal=self.refused.get(topic))
+        return None if topic in self.unknown else Destination(topic, 4, refusal=self.refused.get(topic))
 
     def refuse(self, topic: str, reason: str) -> None:
         self.refused[topic] = reason
 
     async def look_up(self, topics: Collection[str]) -> None:
         self.looked_up.append(set(topics))
+        self.unknown -= set(topics)
 
 
 class FakeStore:
@@ -170,6 +172,26 @@ async def test_a_topic_of_ours_that_is_gone_ends_the_process() -> None:
     with pytest.raises(AssertionError, match="turn of partition 0") as ended:
         await scene.partition.run(stage)
     assert "'app-quarantine' is gone" in str(ended.value.__cause__)
+
+
+async def test_what_a_topic_of_ours_takes_is_looked_up_where_it_is_not_known() -> None:
+    """Then whoever stages knows, and packs or cuts; one that is refused all the same is unexpected."""
+    scene = Scene()
+    scene.destinations.unknown = {"app-quarantine"}
+    known: list[bool] = []
+
+    def stage(tx: Transaction) -> None:
+        known.append(tx.destination("app-quarantine") is not None)
+        tx.send("app-quarantine", b"key", b"value", (), 0)
+
+    too_large = Written(refusals=[Refusal("app-quarantine", 0, TOO_LARGE, (0,))])
+    scene.producer.answers = [too_large]
+    await scene.partition.run(stage)
+    assert (known, scene.destinations.looked_up) == ([False, True], [{"app-quarantine"}])
+    scene.producer.answers = [too_large]
+    with pytest.raises(AssertionError, match="turn of partition 0") as ended:
+        await scene.partition.run(stage)
+    assert "refuse our own topic 'app-quarantine': too-large" in str(ended.value.__cause__)
 
 
 async def test_brokers_that_are_away_put_nothing_off() -> None:

@@ -86,15 +86,14 @@ class Course:
         if worker is not world.workers[0] and random.random() < 0.3:
             await asyncio.sleep(random.uniform(0.0, AWAY_SECONDS))
         while True:
-            worker.start()
+            async with world.resetting:  # nobody starts while offsets are being reset
+                worker.start()
             assert worker.process is not None
             await worker.process.life.ended.wait()
             pauses = (0.05, random.uniform(0.0, RESTART_SECONDS_MAX), 12.0, AWAY_SECONDS)
             await asyncio.sleep(random.choices(pauses, (4, 4, 3, 1))[0])
             if world.crashes and random.random() < 0.15:
                 worker.damage()
-            async with world.resetting:  # nobody starts while offsets are being reset
-                pass
 
     async def reset_offsets(self, topics: Sequence[str]) -> None:
         """Offsets can be reset only while nobody is in the group, so everybody is stopped for that."""

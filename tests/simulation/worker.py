@@ -24,7 +24,7 @@ from dlq_stream.runtime.timers import NextLook, TimerSpec
 from tests.simulation.consumer import SimConsumer
 from tests.simulation.disk import Disk, DiskStore
 from tests.simulation.life import Died, Life, NoAnswer
-from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, QUARANTINE, TOPICS
+from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, TOPICS
 from tests.simulation.ports import SeenClock, SimChangelog, SimTopicSource, WorkerClock
 from tests.simulation.producer import SimProducer
 
@@ -154,8 +154,7 @@ class Process:
     async def run(self) -> None:
         """Join, open, consume, until stopped or dead."""
         life = self.life
-        while self.cache.known(QUARANTINE) is None:
-            await self.cache.look_up(TOPICS.all)
+        await self.cache.look_up(TOPICS.all)
         life.spawn(self.cache.run())
         life.spawn(self._agent(FAILURES, self._apply_failures))
         life.spawn(self._agent(COMMANDS, self._apply_commands))
