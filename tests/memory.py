@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.headers import record_size
 from dlq_stream.core.model import Headers
-from dlq_stream.core.transaction import Destination
+from dlq_stream.core.transaction import Destination, F, Finishing
 from dlq_stream.tables import INDEXES, TABLES
 
 T = TypeVar("T")
@@ -71,6 +71,7 @@ class MemoryPartition:
 
     def commit(self, tx: MemoryTransaction) -> None:
         """Make everything that was staged visible, then call the effects in order."""
+        tx.finish()
         for name, staged in tx.staged.items():
             for key, value in staged.items():
                 if value is None:
@@ -107,6 +108,7 @@ class MemoryTransaction:
         self.now_ms = home.now_ms
         self._home = home
         self._operations: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self._shared: Finishing | None = None
         self._clear()
 
     def _clear(self) -> None:
@@ -172,6 +174,15 @@ class MemoryTransaction:
         self._clear()
         for operation, arguments in kept:
             self._do(operation, *arguments)
+
+    def shared(self, make: Callable[[], F]) -> F:
+        if self._shared is None:
+            self._shared = make()
+        return cast(F, self._shared)
+
+    def finish(self) -> None:
+        if self._shared is not None:
+            self._shared.finish()
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         self._do(lambda wanted: self.effects.append(wanted), effect)

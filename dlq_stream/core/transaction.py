@@ -9,13 +9,16 @@ Staging is synchronous and free of I/O except for reads of local committed state
 refuses a record, the runtime aborts, remembers the refusal (see `Destination.refusal` and `TooLarge`) and calls the
 same staging function again on a new transaction.  So staging must have no effects of its own; what has to happen
 outside goes into `after_commit`.
+
+A large batch is staged in steps, between which the event loop runs.  What holds for the whole of it, such as bounds and
+figures, is shared by the steps (`Transaction.shared`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from dlq_stream.core.model import Headers
 
@@ -41,6 +44,17 @@ class Destination:
     compacted: bool = False
     record_bytes_max: int = 1_048_576
     refusal: str | None = None
+
+
+class Finishing(Protocol):
+    """What the steps of a transaction share."""
+
+    def finish(self) -> None:
+        """Stage what was collected; once, when all steps are taken."""
+        ...
+
+
+F = TypeVar("F", bound=Finishing)
 
 
 class Transaction(Protocol):
@@ -95,6 +109,13 @@ class Transaction(Protocol):
 
     def rollback(self, mark: int) -> None:
         """Forget every write, send and effect staged since ``mark``."""
+        ...
+
+    def shared(self, make: Callable[[], F]) -> F:
+        """What the steps of this transaction share: made by the first that asks, finished when the last was taken.
+
+        Roll-backs leave it alone.
+        """
         ...
 
     def after_commit(self, effect: Callable[[], None]) -> None:

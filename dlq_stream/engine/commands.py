@@ -28,9 +28,9 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.forwarding import forward_command
-from dlq_stream.engine.purge import PURGE_ORDERED_MS, Purges
+from dlq_stream.engine.purge import PURGE_ORDERED_MS, purge_or_leave
 from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
-from dlq_stream.engine.turn import Budget, Turn, advance
+from dlq_stream.engine.turn import Turn, advance
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
 
@@ -43,7 +43,7 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
 
     Raises nothing that a command is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
     """
-    turn = Turn(tx, engine)
+    turn = Turn.of(tx, engine)
     ours: list[tuple[Record, Command]] = []
     for record in records:
         try:  # nothing is staged here but one send, last
@@ -59,16 +59,13 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
             quarantine(turn, record, error)
     desk = _Desk(turn, {command.id for _, command in ours})
     each_or_quarantine(turn, ours, desk.apply)
-    turn.finish()
 
 
 class _Desk:
-    """The commands of one batch that belong here."""
+    """The commands of one step that belong here."""
 
     def __init__(self, turn: Turn, ids: Iterable[bytes]) -> None:
         self._turn = turn
-        self._budget = Budget(turn.engine.dead_letter_bytes_max)
-        self._purges = Purges(turn)
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
 
@@ -108,7 +105,7 @@ class _Desk:
             case Action.REDRIVE:
                 self._redrive(order, row)
             case Action.PURGE:
-                self._purges.order(order.id, row)
+                purge_or_leave(self._turn, order.id, row)
                 self._rows[order.id] = None
 
     def _close(self, id_: bytes, row: Message, event: Event, how: Any, **changes: Any) -> None:
@@ -138,7 +135,7 @@ class _Desk:
             attempts.trim(turn.tx, order.id, row.first_attempt, row.attempt, turn.engine.attempts_kept_max)
         turn.seen.append(MessageEscalated(order.id, row.queue, row.attempt, reason, detail))
         new = advance(row, Event.GIVEN_UP, due_ms=None, reason=reason.value, detail=detail)
-        self._store(order.id, row, escalate(turn, self._budget, order.id, new), Event.GIVEN_UP)
+        self._store(order.id, row, escalate(turn, order.id, new), Event.GIVEN_UP)
 
     def _redrive(self, order: Order, row: Message) -> None:
         now = self._turn.now_ms

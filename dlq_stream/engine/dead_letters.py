@@ -19,7 +19,7 @@ from dlq_stream.core.outgoing import Facts, dead_letter_headers, fit
 from dlq_stream.core.reasons import UnwrittenReason
 from dlq_stream.core.transaction import Destination
 from dlq_stream.engine.context import Engine
-from dlq_stream.engine.turn import Budget, Turn
+from dlq_stream.engine.turn import Turn
 from dlq_stream.tables.attempts import Attempt, attempt_key
 from dlq_stream.tables.attempts import codec as attempt_codec
 from dlq_stream.tables.messages import DeadLetter, Message
@@ -39,18 +39,17 @@ def topic_of(row: Message, engine: Engine) -> str | None:
 
 def escalate(
     turn: Turn,
-    budget: Budget,
     message_id: bytes,
     row: Message,
     first: Attempt | None = None,
     latest: Attempt | None = None,
 ) -> Message:
-    """`deliver` if the budget affords it, else leave the record to the timer, at once."""
-    if not budget.affords(row.record_bytes):
+    """`deliver` if the turn's budget affords it, else leave the record to the timer, at once."""
+    if not turn.dead_letters.affords(row.record_bytes):
         return _waiting(row, UnwrittenReason.DEFERRED, turn.now_ms, row.dead_letter_tries)
     row = deliver(turn, message_id, row, first, latest)
     if row.dead_letter is DeadLetter.WRITTEN:
-        budget.spend(row.record_bytes)
+        turn.dead_letters.spend(row.record_bytes)
     return row
 
 

@@ -43,7 +43,7 @@ from dlq_stream.engine.forwarding import forward_failure
 from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
 from dlq_stream.engine.rules import QueueRules
 from dlq_stream.engine.targets import target_of
-from dlq_stream.engine.turn import Budget, Turn, advance
+from dlq_stream.engine.turn import Turn, advance
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.attempts import Attempt, attempt_key
 from dlq_stream.tables.messages import Message, state_of
@@ -58,13 +58,13 @@ _FIRST_ESCALATED = LIFECYCLE[State.ABSENT][Event.FAILED_FINALLY].status
 def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -> None:
     """Stage what these failure events change, on the partition that they arrived on.
 
-    Raises nothing that an event is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
+    Called more than once for a transaction, each call is a step.  Raises nothing that an event is to blame for.
+    `UnsupportedFormat` (this worker is too old) gets through.
     """
-    turn = Turn(tx, engine)
+    turn = Turn.of(tx, engine)
     ours = _ours(turn, _understood(turn, records))
     intake = _Intake(turn, {event.id for _, event in ours})
     each_or_quarantine(turn, ours, intake.apply)
-    turn.finish()
 
 
 def _understood(turn: Turn, records: Sequence[Record]) -> list[tuple[Record, FailureEvent]]:
@@ -115,11 +115,10 @@ def _check_names(event: FailureEvent, engine: Engine) -> None:
 
 
 class _Intake:
-    """The events of one batch that belong here.  Its caches hold only what was staged and not rolled back."""
+    """The events of one step that belong here.  Its caches hold only what was staged and not rolled back."""
 
     def __init__(self, turn: Turn, ids: Iterable[bytes]) -> None:
         self._turn = turn
-        self._budget = Budget(turn.engine.dead_letter_bytes_max)
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
         self._rules: dict[str, QueueRules] = {}
@@ -273,7 +272,7 @@ class _Intake:
             event = Event.FAILED_FINALLY
             new = replace(new, reason=outcome.reason.value, detail=latest.rule)
             turn.seen.append(MessageEscalated(id_, new.queue, new.attempt, outcome.reason, latest.rule))
-            new = escalate(turn, self._budget, id_, new, first, latest)
+            new = escalate(turn, id_, new, first, latest)
         messages.put(turn.tx, id_, new)
         self._rows[id_] = new
         turn.book.changed(old, new, event)

@@ -13,35 +13,23 @@ from msgspec.structs import replace
 
 from dlq_stream.core.events import MessagePurged
 from dlq_stream.core.lifecycle import Event
-from dlq_stream.engine.turn import Budget, Turn
+from dlq_stream.engine.turn import Turn
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.messages import Message
 
 PURGE_ORDERED_MS = 0
 """`Message.closed_ms` of what an operator purged and retention is to delete: before everything that was ever closed."""
 
-PURGES_PER_BATCH_MAX = 200
-"""Messages that one batch of commands deletes itself."""
 
-
-class Purges:
-    """The purges that one batch of commands orders."""
-
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
-        self._left = PURGES_PER_BATCH_MAX
-        self._budget = Budget(turn.engine.purge_bytes_max)
-
-    def order(self, message_id: bytes, row: Message) -> None:
-        """Delete the message, or leave it to retention."""
-        turn = self._turn
-        if self._left and self._budget.affords(row.record_bytes):
-            keys, size = attempts.keys_and_bytes(turn.tx, message_id)
-            purge(turn, message_id, row, keys, "operator")
-            self._left -= 1
-            self._budget.spend(size)
-        else:
-            messages.put(turn.tx, message_id, replace(row, closed_ms=PURGE_ORDERED_MS))
+def purge_or_leave(turn: Turn, message_id: bytes, row: Message) -> None:
+    """Delete the message as an operator ordered, or leave it to retention."""
+    if turn.purges_left and turn.purges.affords(row.record_bytes):
+        keys, size = attempts.keys_and_bytes(turn.tx, message_id)
+        purge(turn, message_id, row, keys, "operator")
+        turn.purges_left -= 1
+        turn.purges.spend(size)
+    else:
+        messages.put(turn.tx, message_id, replace(row, closed_ms=PURGE_ORDERED_MS))
 
 
 def purge(

@@ -1,4 +1,4 @@
-"""What the steps of one transaction share: figures, observations, a byte budget, and the one way to change a status."""
+"""What the steps of one transaction share: figures, observations, byte budgets, and the one way to change a status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from dlq_stream.engine.context import Engine
 from dlq_stream.tables.messages import Message, state_of
 from dlq_stream.tables.stats import StatsBook
 
+PURGES_PER_BATCH_MAX = 200
+"""Messages that one batch of commands deletes itself."""
+
 
 class Turn:
-    """One transaction's worth of work."""
+    """One transaction's worth of work.
 
-    __slots__ = ("book", "engine", "now_ms", "seen", "tx")
+    ``dead_letters`` and ``purges`` bound what a batch of intake or commands writes and deletes beside its own rows, in
+    however many steps it is staged.
+    """
+
+    __slots__ = ("book", "dead_letters", "engine", "now_ms", "purges", "purges_left", "seen", "tx")
 
     def __init__(self, tx: Transaction, engine: Engine) -> None:
         self.tx = tx
@@ -27,6 +34,14 @@ class Turn:
         self.now_ms = tx.now_ms
         self.book = StatsBook(tx, engine.queues_max)
         self.seen: list[Happening] = []
+        self.dead_letters = Budget(engine.dead_letter_bytes_max)
+        self.purges = Budget(engine.purge_bytes_max)
+        self.purges_left = PURGES_PER_BATCH_MAX
+
+    @classmethod
+    def of(cls, tx: Transaction, engine: Engine) -> Turn:
+        """The turn that the steps of ``tx`` share; the transaction finishes it."""
+        return tx.shared(partial(cls, tx, engine))
 
     def finish(self) -> None:
         """Write the figures and have the observations told after the commit; last, and once."""

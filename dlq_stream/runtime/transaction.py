@@ -11,14 +11,15 @@ and falls when a smaller key is committed, so it needs no undoing; it belongs to
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.headers import MESSAGE_ID, record_size
 from dlq_stream.core.model import Headers
-from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination
+from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination, F, Finishing
 from dlq_stream.runtime.ports import TOO_LARGE, Destinations, OutRecord, Store
 from dlq_stream.tables import INDEXES, TABLES
 
@@ -110,6 +111,8 @@ class StagedTransaction:
         self.outputs: list[Output] = []
         self.effects: list[Callable[[], None]] = []
         self.store_error: Exception | None = None
+        self._shared: Finishing | None = None
+        self._sorted: dict[str, list[bytes]] = {}
         self._undo: list[tuple[dict[bytes, Any], bytes, Any]] = []
         self._marks: list[tuple[int, int, int]] = []
 
@@ -146,7 +149,9 @@ class StagedTransaction:
     def _write(self, table: str, key: bytes, value: bytes | None) -> None:
         writes = self.writes[table]
         derive = _TABLES[table].derive
+        self._sorted.pop(table, None)
         if derive is not None:
+            self._sorted.clear()
             if key in writes:
                 before = writes[key]
             elif key in (read := self._read[table]):  # the hot path: whoever writes a row has read it
@@ -169,8 +174,7 @@ class StagedTransaction:
         self, name: str, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
         """See `Transaction.scan`."""
-        staged: Mapping[bytes, bytes | bool | None] = self.index_writes.get(name) or self.writes.get(name) or {}
-        own = {key: value for key, value in staged.items() if start <= key < stop} if staged else {}
+        own = self._staged_between(name, start, stop)
         committed = self._scan_committed(name, start, stop, limit + len(own), reverse)
         if own:
             merged = dict(committed)
@@ -181,6 +185,16 @@ class StagedTransaction:
                     merged[key] = b"" if value is True else value
             committed = sorted(merged.items(), reverse=reverse)
         return committed[:limit]
+
+    def _staged_between(self, name: str, start: bytes, stop: bytes) -> Mapping[bytes, bytes | bool | None]:
+        """Own writes of a table or an index, in key order; sorted once for all scans between two writes."""
+        staged: Mapping[bytes, bytes | bool | None] = self.index_writes.get(name) or self.writes.get(name) or {}
+        if not staged:
+            return {}
+        keys = self._sorted.get(name)
+        if keys is None:
+            keys = self._sorted[name] = sorted(staged)
+        return {key: staged[key] for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)]}
 
     def _scan_committed(
         self, name: str, start: bytes, stop: bytes, limit: int, reverse: bool
@@ -227,12 +241,24 @@ class StagedTransaction:
     def rollback(self, mark: int) -> None:
         """See `Transaction.rollback`."""
         undo_from, outputs, effects = self._marks[mark]
+        self._sorted.clear()
         for target, key, before in reversed(self._undo[undo_from:]):
             if before is _MISSING:
                 del target[key]
             else:
                 target[key] = before
         del self._undo[undo_from:], self.outputs[outputs:], self.effects[effects:], self._marks[mark + 1 :]
+
+    def shared(self, make: Callable[[], F]) -> F:
+        """See `Transaction.shared`."""
+        if self._shared is None:
+            self._shared = make()
+        return cast(F, self._shared)
+
+    def finish(self) -> None:
+        """All steps were taken."""
+        if self._shared is not None:
+            self._shared.finish()
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """See `Transaction.after_commit`."""

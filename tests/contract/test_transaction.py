@@ -326,6 +326,72 @@ async def test_marks_without_rollback_change_nothing(subject: Subject) -> None:
     assert len(await subject.scan("attempts", b"", EVERYTHING, 9)) == 5
 
 
+class Collected:
+    """What steps share."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tx = tx
+        self.keys: list[bytes] = []
+
+    def finish(self) -> None:
+        self.tx.put("attempts", key(9), b"".join(self.keys))
+
+
+async def test_steps_share_what_is_finished_once(subject: Subject) -> None:
+    """It is made by the first step; a roll-back leaves it alone, and what it stages at the end is committed."""
+    made: list[Collected] = []
+
+    def make(tx: Transaction) -> Collected:
+        made.append(Collected(tx))
+        return made[-1]
+
+    def stage(tx: Transaction) -> None:
+        for step in range(3):
+            mark = tx.mark()
+            tx.shared(partial(make, tx)).keys.append(b"%d" % step)
+            tx.put("attempts", key(step), b"")
+            tx.rollback(mark)
+
+    await subject.run(stage)
+    assert len(made) == 1
+    assert await subject.read("attempts", key(9)) == b"012"
+    assert await subject.read("attempts", key(0)) is None
+    await subject.run(put("attempts", (key(9), b"")))
+    assert await subject.read("attempts", key(9)) == b""
+
+
+async def test_scans_between_writes_see_each_of_them(subject: Subject) -> None:
+    """Tables and indexes; and not what was rolled back."""
+
+    def stage(tx: Transaction) -> list[list[int]]:
+        seen = []
+
+        def look() -> None:
+            seen.append([number for _, number in due_keys(tx.scan("due", b"", EVERYTHING, 10))])
+            assert [name for name, _ in tx.scan("attempts", b"", EVERYTHING, 10)] == [key(n) for n in sorted(seen[-1])]
+
+        def write(number: int, due_ms: int) -> None:
+            tx.put("messages", key(number), row(due_ms=due_ms))
+            tx.put("attempts", key(number), b"")
+
+        write(3, 30)
+        look()
+        write(1, 40)
+        look()
+        mark = tx.mark()
+        write(2, 10)
+        look()
+        tx.rollback(mark)
+        write(4, 20)
+        look()
+        tx.delete("messages", key(3))
+        tx.delete("attempts", key(3))
+        look()
+        return seen
+
+    assert await subject.run(stage) == [[3], [3, 1], [2, 3, 1], [4, 3, 1], [4, 1]]
+
+
 async def test_effects_run_after_the_commit_and_in_order(subject: Subject) -> None:
     """What they look at is committed."""
     topic = await subject.create_topic("effects")

@@ -11,10 +11,11 @@ from dlq_stream.core.commands import Action, Order, Succeeded, encode_command
 from dlq_stream.core.errors import UnsupportedFormat
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
-from dlq_stream.engine import apply_commands, purge
+from dlq_stream.core.transaction import Destination
+from dlq_stream.engine import apply_commands, turn
 from dlq_stream.tables import messages
 from dlq_stream.tables.messages import DeadLetter
-from tests.engine.world import NOW, PERMANENT, RETENTION_MS, TOPIC, World, id_of, offset_on
+from tests.engine.world import NOW, PERMANENT, RETENTION_MS, TOPIC, TRANSIENT, World, id_of, offset_on
 from tests.memory import FakeRecord
 
 UNKNOWN_ID = bytes(16)
@@ -220,7 +221,7 @@ def test_a_replay_brings_back_what_an_operator_purged() -> None:
 def test_many_purges_are_left_to_retention(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond what one transaction should read and delete; it takes them next, before what is older."""
     if bound == "messages":
-        monkeypatch.setattr(purge, "PURGES_PER_BATCH_MAX", 2)
+        monkeypatch.setattr(turn, "PURGES_PER_BATCH_MAX", 2)
     world = World(**({"purge_bytes_max": 250_000} if bound == "bytes" else {}))
     older = world.fail(99, error=PERMANENT)
     world.wait(1)
@@ -236,6 +237,24 @@ def test_many_purges_are_left_to_retention(bound: str, monkeypatch: pytest.Monke
     purged = [(seen.id, seen.how) for seen in world.seen_of(events.MessagePurged)]
     assert sorted(purged) == sorted((id_, "operator") for id_ in ids)
     assert (world.stats().purged, world.stats().escalated) == (5, 1)
+    world.check()
+
+
+@pytest.mark.parametrize("bound", [{"purge_bytes_max": 250_000}, {"dead_letter_bytes_max": 250_000}])
+def test_bounds_are_those_of_a_batch_in_however_many_steps(bound: dict[str, int]) -> None:
+    """Each order is a step of its own here."""
+    world = World(**bound)
+    world.home.learn(Destination(f"{TOPIC}-dlq", 8, record_bytes_max=200_000))
+    purges = "purge_bytes_max" in bound
+    error = PERMANENT if purges else TRANSIENT
+    ids = [world.fail(offset, error=error, value=bytes(100_000)) for offset in range(5)]
+    tx = world.home.transaction()
+    for id_ in ids:
+        order = Order(id_, Action.PURGE if purges else Action.ESCALATE, 1)
+        apply_commands(tx, [world.command(order)], world.engine)
+    world.home.commit(tx)
+    assert len(world.home.rows["attempts"]) == (3 if purges else 5)
+    assert len(world.dead_letters()) == (5 if purges else 2)
     world.check()
 
 

@@ -616,6 +616,18 @@ def test_many_small_events_cannot_stage_many_large_dead_letters() -> None:
     world.check()
 
 
+def test_the_bound_of_dead_letters_is_that_of_a_batch_in_however_many_steps() -> None:
+    """The smaller the steps, the more of them: a bound of each would be none of the transaction."""
+    world = World(dead_letter_bytes_max=25_000)
+    tx = world.home.transaction()
+    for offset in range(4):
+        apply_failures(tx, [world.failure(offset, error=PERMANENT, value=b"x" * 10_000)], world.engine)
+    world.home.commit(tx)
+    assert len(world.dead_letters()) == 2
+    assert world.stats().escalated == 4
+    world.check()
+
+
 def test_queues_beyond_the_bound_are_booked_as_other() -> None:
     """For as long as their messages live; their policy stays their own."""
     world = World(queues_max=2, policies=Policies(by_queue={"c": RetryPolicy(initial_backoff_ms=5)}))

@@ -143,6 +143,57 @@ async def test_many_records_are_staged_in_steps_and_committed_at_once() -> None:
     assert ([len(batch.records) for batch in batches], offsets) == ([7], {INPUT: 7})
 
 
+class Figures:
+    """What the steps of a batch add up."""
+
+    def __init__(self, tx: Transaction) -> None:
+        self.tx = tx
+        self.records = 0
+
+    def finish(self) -> None:
+        self.tx.put("stats", b"q", b"%d" % self.records)
+
+
+@in_virtual_time
+async def test_what_steps_share_is_finished_with_the_last_and_made_anew_with_the_next_try() -> None:
+    """Figures are written once for a batch, in its transaction, and a refused one counts nothing."""
+    scene = Scene()
+    scene.producer.on_write = [Unavailable("silence")]
+
+    def apply(tx: Transaction, records: Sequence[Record]) -> None:
+        tx.shared(lambda: Figures(tx)).records += len(records)
+
+    await scene.partition.consume(INPUT, run_of(0, 7), apply, step=3)
+    [(batches, offsets)] = scene.producer.committed
+    assert (batches[0].records, offsets) == ([(b"q", b"7", ())], {INPUT: 7})
+
+
+@in_virtual_time
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_batch_is_given_up_where_its_partition_is_closed_while_it_is_staged(waits: bool) -> None:
+    """Also while it waits for others to be staged: a rebalance has no time for a large batch of each partition."""
+    scene = Scene()
+    seen: list[int] = []
+
+    def apply(tx: Transaction, records: Sequence[Record]) -> None:
+        seen.extend(record.offset for record in records)
+
+    if waits:
+        await scene.partition._staging.acquire()
+    turn = asyncio.create_task(scene.partition.consume(INPUT, run_of(0, 70), apply, step=3))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    closing = asyncio.create_task(scene.partition.close())
+    await asyncio.sleep(0)
+    if waits:
+        scene.partition._staging.release()
+    assert await turn is NOT_OURS
+    await closing
+    assert len(seen) == 0 if waits else 0 < len(seen) < 70
+    assert (scene.producer.written, scene.producer.stopped, scene.store.closed) == ([], True, True)
+    assert not scene.partition._staging.locked()
+
+
 @in_virtual_time
 async def test_partitions_stage_their_steps_one_after_the_other() -> None:
     """So that the first is written while the next is staged; a tick waits for nobody."""
