@@ -208,7 +208,10 @@ class Partition:
         one_by_one: set[str] = set()
         rejections, pause = 0, BACKOFF_SECONDS_FIRST
         while rejections < REJECTIONS_MAX:
-            tx, result = await self._stage(steps, refused)
+            staged = await self._stage(steps, refused)
+            if staged is None:
+                return NOT_OURS
+            tx, result = staged
             try:
                 await self._commit(tx, offsets, one_by_one)
                 self.expected.update(offsets)
@@ -227,14 +230,17 @@ class Partition:
 
     async def _stage(
         self, steps: Sequence[Callable[[Transaction], T]], refused: Mapping[Identity, str]
-    ) -> tuple[StagedTransaction, T]:
-        """A transaction with these steps taken, and the result of the last one."""
+    ) -> tuple[StagedTransaction, T] | None:
+        """A transaction with these steps taken, and the result of the last one; None once the partition is closed."""
         async with self._staging if len(steps) > 1 else nullcontext():
             tx = self._new_transaction(refused)
-            result = steps[0](tx)
-            for step in steps[1:]:
-                await asyncio.sleep(0)
+            for number, step in enumerate(steps):
+                if number:
+                    await asyncio.sleep(0)
+                if self.closed:  # meanwhile, or while others were staged: whoever closes waits for all of these turns
+                    return None
                 result = step(tx)
+            tx.finish()
         if tx.store_error is not None:
             raise tx.store_error
         return tx, result
