@@ -218,7 +218,7 @@ class Partition:
                 return result
             except Rejected as rejected:
                 rejections += 1
-                await self._learn(rejected, refused, one_by_one)
+                await self._learn(tx, rejected, refused, one_by_one)
             except Unavailable as error:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
                 await self._find_out_what_is_silent(tx, error)
@@ -283,11 +283,13 @@ class Partition:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    async def _learn(self, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]) -> None:
+    async def _learn(
+        self, tx: StagedTransaction, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]
+    ) -> None:
         """Remember refusals so that the next staging decides with them."""
         for refusal in rejected.refusals:
             if refusal.topic.startswith(self._own_prefix):
-                await self._learn_of_ours(refusal)
+                await self._learn_of_ours(tx, refusal)
                 continue
             if not refusal.records:
                 log.warning("destination %s refuses: %s", refusal.topic, refusal.reason)
@@ -300,9 +302,9 @@ class Partition:
             for position in refusal.records:
                 refused[identity_of(refusal.topic, sent[position])] = refusal.reason
 
-    async def _learn_of_ours(self, refusal: Refusal) -> None:
-        """What one of our own topics takes is known from the start, unless the brokers did not answer then."""
-        if refusal.reason != TOO_LARGE or self._destinations.known(refusal.topic) is not None:
+    async def _learn_of_ours(self, tx: StagedTransaction, refusal: Refusal) -> None:
+        """What one of our own topics takes is known when it is written, unless the brokers did not answer before."""
+        if refusal.reason != TOO_LARGE or tx.destination(refusal.topic) is not None:
             raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
         await self._destinations.look_up({refusal.topic})
 
