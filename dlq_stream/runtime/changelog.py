@@ -37,6 +37,9 @@ CHUNK_ROWS_MAX = 5_000
 STALL_SECONDS_MAX = 10.0
 """A restore without any progress for this long counts as brokers that do not answer."""
 
+FETCH_MS_MAX = 1_000
+"""How long one look at what is not committed yet may take; fetches wait a tenth of it."""
+
 PROGRESS_SECONDS = 2.0
 """How often a long restore says in the log how far it is."""
 
@@ -189,7 +192,20 @@ class KafkaChangelog:
                 first = await consumer.getone(tp)
             if first.key == marker.MARKER_KEY:
                 return marker.decode(first.value).incarnation
+        elif await self._holds_more(consumer, tp, end):
+            raise Unavailable(f"the first records of changelog {tp.topic!r} are not committed yet")
         raise ConfigurationError(
             f"changelog {tp.topic!r} partition {tp.partition} does not begin with the incarnation marker: "
             f"run `dlq-stream init`, which writes it"
         )
+
+    async def _holds_more(self, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition, end: int) -> bool:
+        """Whether there is, or may be, something beyond the last stable offset.
+
+        Brokers answer a commit before they have told every partition of it; right after a topic was created, when some
+        have no leader yet, that takes a while.
+        """
+        consumer.seek(tp, end)
+        await consumer.getmany(tp, timeout_ms=FETCH_MS_MAX)
+        highwater = consumer.highwater(tp)
+        return highwater is None or highwater > end

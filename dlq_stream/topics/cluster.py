@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
 from dlq_stream.topics.plan import PlannedTopic
@@ -52,8 +53,11 @@ class Cluster:
 
     async def describe(self, names: Collection[str]) -> dict[str, Described]:
         """The topics of ``names`` that exist.  Raises ConfigurationError where we may not look at one."""
+        return self._described(await self._admin.describe_topics(list(names)) if names else [])
+
+    def _described(self, topics: Iterable[Mapping[str, Any]]) -> dict[str, Described]:
         found = {}
-        for topic in await self._admin.describe_topics(list(names)) if names else []:
+        for topic in topics:
             name, code, partitions = topic["topic"], topic["error_code"], topic["partitions"]
             if code == _UNKNOWN_TOPIC:
                 continue
@@ -105,16 +109,35 @@ class Cluster:
         await self.settle([topic.name for topic in topics])
 
     async def settle(self, names: Collection[str]) -> None:
-        """Wait until every partition of these topics has a leader."""
+        """Wait until every partition of these topics has a leader, and every broker knows it.
+
+        Brokers learn of a new topic one after the other, and whoever asks next may ask any of them.
+        """
         deadline = time.monotonic() + SETTLE_SECONDS_MAX
         while True:
-            found = await self.describe(names)
-            waiting = [name for name in names if name not in found or not found[name].settled]
+            waiting = await self._unsettled(names, deadline)
             if not waiting:
                 return
             if time.monotonic() > deadline:
                 raise BrokersUnavailable(f"no leader after {SETTLE_SECONDS_MAX:g} s: {', '.join(waiting)}")
             await asyncio.sleep(_POLL_SECONDS)
+
+    async def _unsettled(self, names: Collection[str], deadline: float) -> list[str]:
+        """Which of the topics which broker does not know of; a broker that does not answer counts as one, too."""
+        waiting = []
+        _, brokers = await self.id_and_brokers()
+        for broker in brokers:
+            try:
+                async with asyncio.timeout(max(_POLL_SECONDS, deadline - time.monotonic())):
+                    # describe_topics() asks whichever broker it likes, and there is no public way to name one.
+                    answer = await self._admin._send_request_to_node(broker, MetadataRequest(list(names)))
+            except (KafkaError, TimeoutError) as error:
+                waiting.append(f"broker {broker} does not answer ({error!r})")
+                continue
+            found = self._described(answer.to_object()["topics"])
+            missing = [name for name in names if name not in found or not found[name].settled]
+            waiting += [f"{name} (broker {broker})" for name in missing]
+        return waiting
 
     async def groups_of(self, names: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
         """The consumer groups with committed offsets, by topic; and the groups that we may not look at."""

@@ -26,6 +26,9 @@ from dlq_stream.tables.marker import MARKER_KEY, Marker
 READ_SECONDS_MAX = 20.0
 """How long reading the first record of every changelog partition may take."""
 
+LOOK_SECONDS = 0.05
+"""Pause between two looks at markers that were written and are not to be seen yet."""
+
 TRANSACTION_SECONDS_MAX = 30.0
 """After so long the brokers abort an init that died while it wrote markers."""
 
@@ -107,10 +110,23 @@ async def complete_markers(brokers: str, app_id: str, topics: Mapping[str, int])
                 return 0
             try:
                 async with _producer(brokers, app_id) as producer:
-                    return await _write_missing(producer, app_id, await read_markers(consumer, app_id, topics))
+                    written = await _write_missing(producer, app_id, await read_markers(consumer, app_id, topics))
+                await _until_complete(consumer, app_id, topics)
+                return written
             except (ProducerFenced, IllegalOperation):  # the latter where the fencing was noticed between two calls
                 await asyncio.sleep(random.uniform(0.1, 0.2 * (attempt + 1)))
     raise ConfigurationError(f"other `dlq-stream init`s of {app_id!r} kept taking over; run it again")
+
+
+async def _until_complete(consumer: AIOKafkaConsumer, app_id: str, topics: Mapping[str, int]) -> None:
+    """Wait until all markers can be read: a commit is answered before every partition was told of it, and a worker that
+    starts in between would find some missing.
+    """
+    deadline = time.monotonic() + READ_SECONDS_MAX
+    while None in (await read_markers(consumer, app_id, topics)).values():
+        if time.monotonic() > deadline:
+            raise BrokersUnavailable(f"markers were written, but are not readable within {READ_SECONDS_MAX:g} s")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _producer(brokers: str, app_id: str) -> AbstractAsyncContextManager[AIOKafkaProducer]:

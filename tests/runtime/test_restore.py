@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -9,12 +10,14 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from aiokafka import AIOKafkaProducer
 
 from dlq_stream.core.errors import ConfigurationError, UnsupportedFormat
 from dlq_stream.core.transaction import Transaction
+from dlq_stream.kafka import no_topic_creation
 from dlq_stream.runtime import changelog as module
 from dlq_stream.runtime.ports import Batch, Fenced
-from dlq_stream.tables import INDEXES, TABLES, stats
+from dlq_stream.tables import INDEXES, TABLES, marker, stats
 from dlq_stream.topics.markers import complete_markers
 from tests.contract.kafka_harness import DAY_MS, PARTITIONS, KafkaSubject, create_changelogs
 from tests.kafka_clients import Outgoing, create_topics, delete_topic, produce, read_topic
@@ -193,6 +196,28 @@ async def test_a_state_of_another_incarnation_is_not_trusted(home: Home, caplog:
     subject = await home.open()
     assert all(entries == [] for entries in (await state_of(subject)).values())
     assert "incarnations was" in caplog.text
+
+
+async def test_markers_that_are_not_committed_yet_are_waited_for(home: Home, caplog: pytest.LogCaptureFixture) -> None:
+    """Brokers answer init's commit before every partition heard of it: until then a changelog only looks empty."""
+    app_id = unique_name("restore")
+    topics = [spec.changelog(app_id) for spec in TABLES]
+    await create_topics(home.bootstrap, *topics, partitions=PARTITIONS)
+    producer = AIOKafkaProducer(bootstrap_servers=home.bootstrap, transactional_id=unique_name("init"))
+    async with no_topic_creation(producer):
+        async with producer.transaction():
+            for topic in topics:
+                value = marker.encode(marker.Marker("incarnation", app_id))
+                await producer.send_and_wait(topic, value, key=marker.MARKER_KEY, partition=0)
+            opening = asyncio.create_task(home.open(app_id=app_id))
+            for _ in range(3_000):
+                if "not committed yet" in caplog.text or opening.done():
+                    break
+                await asyncio.sleep(0.01)
+            assert "not committed yet" in caplog.text
+            assert not opening.done()
+        subject = await opening
+    assert all(entries == [] for entries in (await state_of(subject)).values())
 
 
 async def test_a_state_of_another_app_is_not_trusted(home: Home, caplog: pytest.LogCaptureFixture) -> None:

@@ -33,6 +33,13 @@ class FakeAdmin:
             for name in names
         ]
 
+    async def describe_cluster(self) -> dict[str, Any]:
+        return {"cluster_id": "cluster", "brokers": [{"node_id": 1}]}
+
+    async def _send_request_to_node(self, broker: int, request: object) -> Any:
+        topics = await self.describe_topics(list(self.topics))
+        return SimpleNamespace(to_object=lambda: {"topics": topics})
+
     async def describe_configs(self, resources: list[Any]) -> list[Any]:
         answers = []
         for one in resources:
