@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 KAFKA := deploy/kafka/kafka
 
-.PHONY: install test lint demo bench kafka-start kafka-stop check-python check-kafka clean
+.PHONY: install test lint demo bench crash kafka-start kafka-stop check-python check-kafka clean
 
 install: check-python $(STAMP)
 
@@ -21,6 +21,9 @@ demo: check-kafka install
 
 bench: check-kafka install
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+crash: check-kafka install
+	@$(BIN)/python -m tests.crash $(ARGS)
 
 test: install
 	@$(BIN)/python .ci/run_tests.py $(ARGS)

@@ -65,12 +65,15 @@ async def create_topics(
     bootstrap: str,
     *topics: str,
     partitions: int = 4,
+    replication: int = 1,
     config: Mapping[str, object] | None = None,
 ) -> None:
     """Create topics and wait until every partition has a leader."""
     settings = {name: str(value) for name, value in (config or {}).items()}
     async with admin(bootstrap) as client:
-        answer = await client.create_topics([NewTopic(name, partitions, 1, topic_configs=settings) for name in topics])
+        answer = await client.create_topics(
+            [NewTopic(name, partitions, replication, topic_configs=settings) for name in topics]
+        )
         check(answer.topic_errors)
         await until_described(client, topics, lambda topic: leaders(topic) == partitions)
 

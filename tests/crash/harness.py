@@ -17,31 +17,35 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from aiokafka import ConsumerRecord
 
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics
 from tests.crash.checks import Evidence, Findings, judge
-from tests.crash.fleet import COMMAND, Comeback, Fleet
+from tests.crash.fleet import COMMAND, KILL, Comeback, Fleet, code_from
 from tests.crash.state import tables
 from tests.crash.story import BACKOFF_MULTIPLIER, INITIAL_BACKOFF_MS, MAX_RETRIES, PARTITIONS, Story, story
 from tests.crash.traffic import Topics, Traffic, delivery_of
 from tests.kafka_clients import committed_offsets, create_topics, read_topic
-from tests.kafka_fixture import LocalKafka, unique_name
+from tests.kafka_fixture import unique_name
 
 SESSION_SECONDS = 6
 """The workers' session time-out; the brokers' default minimum."""
 
-PATIENCE_SECONDS = 25.0
+PATIENCE_SECONDS = 60.0
 """How long nothing may come before what is missing counts as lost: beyond any time-out of the system."""
 
 GRACE_SECONDS = 1.5
 """How long the workers go on after everything came, so that what comes twice has the time to."""
+
+PAUSE_MS_MAX = 40_000
+"""So long after the beginning of a trouble a pause is looked for."""
 
 Trouble = Callable[[Fleet, random.Random, float], Coroutine[Any, Any, None]]
 """What a scenario does to the fleet, given its own chance and for how many seconds messages are reported."""
@@ -57,6 +61,10 @@ class Scenario:
     workers: tuple[str, ...]
     exits: tuple[int, ...] = (-signal.SIGKILL,)
     """Exit codes that trouble may bring about."""
+    replication: int = 1
+    """Replicas of the agents' topics; the app's own are as ``init`` makes them."""
+    source: Path | None = None
+    """Where the code lies that ``init`` and the workers run at the beginning; this tree's where it is None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,35 +83,56 @@ class Result:
     def line(self) -> str:
         """One line for people."""
         count = self.findings.count
-        kills = ", ".join(
-            f"{each.worker} ready after {each.ready_seconds:.1f} s"
+        troubles = ", ".join(
+            f"{each.worker}"
+            + (f" {each.what}" if each.what != KILL else "")
+            + (f" ready after {each.ready_seconds:.1f} s" if each.ready_seconds is not None else "")
             + (f" and emitting after {first:.1f} s" if first is not None else "")
             for each, first in zip(self.comebacks, self.first_retry_seconds, strict=True)
         )
         return (
             f"seed {self.scenario.seed}: {len(self.story.messages)} failures, "
             f"{len(list(self.story.retries()))} retries, {len(list(self.story.dead_letters()))} dead letters, "
-            f"{len(self.comebacks)} kills ({kills}); lost {count('lost')}, duplicates {count('duplicate')}, "
+            f"{len(self.comebacks)} troubles ({troubles}); lost {count('lost')}, duplicates {count('duplicate')}, "
             f"early {count('early')}, state differences {count('state')}, table differences {count('tables')}, "
             f"statistics differences {count('statistics')}; stopped in {self.stop_seconds:.1f} s, "
             f"{self.seconds:.0f} s in all"
         )
 
 
-async def play(kafka: LocalKafka, directory: Path, scenario: Scenario, trouble: Trouble) -> Result:
-    """Play a scenario on a broker, with the workers' directories and logs under ``directory``."""
+class Brokers(Protocol):
+    """A cluster, as far as a scenario has to know it: `LocalKafka`, or several of them."""
+
+    bootstrap: str
+
+
+async def play(
+    kafka: Brokers,
+    directory: Path,
+    scenario: Scenario,
+    trouble: Trouble,
+    arrange: Callable[[Fleet], object] = lambda fleet: None,
+) -> Result:
+    """Play a scenario on brokers, with the workers' directories and logs under ``directory``.
+
+    ``arrange`` may change the workers before they start for the first time.
+    """
     began = time.monotonic()
     the_story = story(scenario.seed, scenario.count)
     settings = settings_of(kafka, unique_name("app"))
     app = AppTopics(settings.app_id)
     topics = Topics(app.failures, app.commands, unique_name("heat"))
-    await _prepare(settings, topics)
+    await _prepare(settings, topics, scenario)
     traffic = Traffic(kafka.bootstrap, topics, the_story, scenario.per_second)
-    async with Fleet(directory, scenario.workers, environment_of(settings)) as fleet:
+    fleet = Fleet(directory, scenario.workers, environment_of(settings))
+    for worker in fleet.workers.values():
+        worker.source = scenario.source
+    arrange(fleet)
+    async with fleet:
         await fleet.until_shared(PARTITIONS)
-        troubling = asyncio.create_task(trouble(fleet, random.Random(scenario.seed), traffic.seconds))
-        await traffic.run(PATIENCE_SECONDS)
-        await troubling
+        async with asyncio.TaskGroup() as both:
+            both.create_task(trouble(fleet, random.Random(scenario.seed), traffic.seconds))
+            both.create_task(traffic.run(PATIENCE_SECONDS))
         await _until_read(settings, topics)
         await asyncio.sleep(GRACE_SECONDS)
         stop_seconds = await fleet.stop()
@@ -115,13 +144,13 @@ async def play(kafka: LocalKafka, directory: Path, scenario: Scenario, trouble: 
         findings=findings,
         story=the_story,
         comebacks=tuple(fleet.comebacks),
-        first_retry_seconds=tuple(first_retry_seconds(the_story, each, evidence.retries) for each in fleet.comebacks),
+        first_retry_seconds=tuple(back_at_work(the_story, fleet.comebacks, evidence.retries)),
         stop_seconds=stop_seconds,
         seconds=time.monotonic() - began,
     )
 
 
-def settings_of(kafka: LocalKafka, app_id: str) -> Settings:
+def settings_of(kafka: Brokers, app_id: str) -> Settings:
     """The settings of a scenario's workers, but for what is a worker's own."""
     return Settings(
         brokers=kafka.bootstrap,
@@ -148,8 +177,10 @@ def wrong_ends(fleet: Fleet, exits: Collection[int]) -> list[str]:
         *former, last = worker.exits or [-1]
         if last != 0:
             found.append(f"{worker.name} was told to stop and ended with {last}, of {worker.exits}")
-        found += [f"{worker.name} ended with {code}" for code in former if code not in exits]
-        kills = sum(each.worker == worker.name for each in fleet.comebacks)
+        found += [f"{worker.name} ended with {code}" for code in former if code not in {0, *exits}]
+        if former.count(0) != worker.told:
+            found.append(f"{worker.name} was told to end {worker.told} times and did {former.count(0)} times")
+        kills = sum(each.worker == worker.name and each.what == KILL for each in fleet.comebacks)
         if former.count(-signal.SIGKILL) != kills:
             found.append(f"{worker.name} was killed {kills} times and died {former.count(-signal.SIGKILL)} times")
     return found
@@ -168,16 +199,47 @@ def first_retry_seconds(the_story: Story, comeback: Comeback, retries: Collectio
     return min(after) / 1000 if after else None
 
 
-async def _prepare(settings: Settings, topics: Topics) -> None:
+def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Collection[ConsumerRecord]) -> Iterator[Any]:
+    """Seconds from the beginning of each trouble to the end of the pause that it caused.
+
+    A killed worker emits nothing more, so its first retry is that.  Other troubles leave time for some more: there it
+    is the end of the longest time without a retry of those partitions, before the next trouble of theirs.
+    """
+    by_id = the_story.by_id()
+    emitted = sorted(
+        (record.timestamp, message.home)
+        for record in retries
+        if (message := by_id.get(delivery_of(record).id)) is not None
+    )
+    for number, each in enumerate(comebacks):
+        if each.what == KILL:
+            yield first_retry_seconds(the_story, each, retries)
+            continue
+        following = [next_.killed_ms for next_ in comebacks[number + 1 :] if next_.partitions & each.partitions]
+        stop_ms = min(following, default=each.killed_ms + PAUSE_MS_MAX)
+        instants = [at for at, home in emitted if home in each.partitions and each.killed_ms < at < stop_ms]
+        pauses = [(at - before, at) for before, at in pairwise([each.killed_ms, *instants])]
+        yield (max(pauses)[1] - each.killed_ms) / 1000 if pauses else None
+
+
+async def _prepare(settings: Settings, topics: Topics, scenario: Scenario) -> None:
     """Create the app's topics by its own command, and those of the agents with the brokers' stamps."""
-    environment = environment_of(settings)
     done = await asyncio.to_thread(
-        subprocess.run, [*COMMAND, "init"], capture_output=True, text=True, timeout=60, env=environment
+        subprocess.run,
+        [*COMMAND, "init"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=scenario.source,
+        env=code_from(scenario.source, environment_of(settings)),
     )
     if done.returncode:
         raise RuntimeError(f"init failed: {done.stderr}")
     stamped = {"message.timestamp.type": "LogAppendTime"}
-    await create_topics(settings.brokers, topics.source, topics.dead_letters, partitions=PARTITIONS, config=stamped)
+    names = topics.source, topics.dead_letters
+    await create_topics(
+        settings.brokers, *names, partitions=PARTITIONS, replication=scenario.replication, config=stamped
+    )
 
 
 async def _until_read(settings: Settings, topics: Topics) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import msgspec
 import pytest
@@ -21,8 +20,6 @@ from dlq_stream.tables.messages import DeadLetter
 from dlq_stream.tables.messages import Message as Row
 from dlq_stream.tables.stats import OPEN, PARTITION_QUEUE
 from tests.crash.checks import Evidence, compare, judge
-from tests.crash.fleet import Comeback, Fleet
-from tests.crash.harness import first_retry_seconds, wrong_ends
 from tests.crash.state import Tables
 from tests.crash.story import FAILS, HOPELESS, PARTITIONS, SUCCEEDS, Message, Order, Story, story
 from tests.crash.traffic import failure_headers
@@ -381,54 +378,3 @@ def test_a_partition_without_a_store_is_found() -> None:
 def test_comparing_counts() -> None:
     """What is missing, what is there twice, what nobody expects."""
     assert compare(["a", "b", "c"], ["a", "c", "c", "d", "d"]) == (["b"], ["c", "d"], ["d"])
-
-
-@pytest.mark.parametrize(
-    ("exits", "kills", "wrong"),
-    [
-        ([0], 0, 0),
-        ([-9, 0], 1, 0),
-        ([-9, -9, 0], 2, 0),
-        ([-9], 0, 1),  # did not end when told to, and was killed for it
-        ([70, 0], 0, 1),
-        ([-9, 70, 0], 1, 1),
-        ([0, 0], 0, 1),
-        ([1], 0, 1),
-        ([0], 1, 1),  # a kill that hit nobody proves nothing
-        ([], 0, 1),
-    ],
-)
-def test_wrong_ends_of_processes_are_found(exits: list[int], kills: int, wrong: int, tmp_path: Path) -> None:
-    """Only kills may end a worker before its time, each kill ends one, and SIGTERM ends it with 0."""
-    fleet = Fleet(tmp_path, ["a"], {})
-    fleet.workers["a"].exits = exits
-    fleet.comebacks = [Comeback("a", frozenset(), 0, 1.0)] * kills
-    assert len(wrong_ends(fleet, (-9,))) == wrong
-
-
-def test_partitions_are_read_from_the_last_line_that_says_ready(tmp_path: Path) -> None:
-    """And only from what was written since, where that is asked."""
-    worker = Fleet(tmp_path, ["a"], {}).workers["a"]
-    assert worker.partitions() == frozenset()
-    worker.log.write_text("x ready: partitions [1, 12]\nx closed\n")
-    assert worker.partitions() == {1, 12}
-    written = len(worker.text())
-    assert worker.partitions(since=written) == frozenset()
-    with worker.log.open("a") as log:
-        log.write("x ready: partitions [3]\n")
-    assert worker.partitions() == worker.partitions(since=written) == {3}
-    with worker.log.open("a") as log:
-        log.write("x ready: partitions []\n")
-    assert worker.partitions() == frozenset()
-
-
-def test_the_first_retry_after_a_kill_is_one_of_that_worker() -> None:
-    """Retries of other partitions, and earlier ones, do not count."""
-    evidence = Ideal(STORY).evidence()
-    by_id = STORY.by_id()
-    mine = [r for r in evidence.retries if by_id[dict(r.headers)["dlq-message-id"].decode()].home == 1]  # type: ignore[union-attr]
-    killed_ms = sorted(record.timestamp for record in mine)[10]
-    after = min(record.timestamp for record in mine if record.timestamp > killed_ms)
-    comeback = Comeback("a", frozenset((1,)), killed_ms, 1.0)
-    assert first_retry_seconds(STORY, comeback, evidence.retries) == (after - killed_ms) / 1000
-    assert first_retry_seconds(STORY, replace(comeback, partitions=frozenset()), evidence.retries) is None

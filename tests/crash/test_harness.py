@@ -1,0 +1,101 @@
+"""What became of the workers, how long they were away, and the table that says so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.crash.fleet import Comeback, Fleet
+from tests.crash.harness import back_at_work, first_retry_seconds, wrong_ends
+from tests.crash.report import COLUMNS, failed, skipped, table
+from tests.crash.story import PARTITIONS
+from tests.crash.test_checks import BEGAN_MS, STORY, Ideal
+
+
+@pytest.mark.parametrize(
+    ("exits", "kills", "wrong"),
+    [
+        ([0], 0, 0),
+        ([-9, 0], 1, 0),
+        ([-9, -9, 0], 2, 0),
+        ([-9], 0, 1),  # did not end when told to, and was killed for it
+        ([70, 0], 0, 1),
+        ([-9, 70, 0], 1, 1),
+        ([0, 0], 0, 1),
+        ([1], 0, 1),
+        ([0], 1, 1),  # a kill that hit nobody proves nothing
+        ([], 0, 1),
+    ],
+)
+def test_wrong_ends_of_processes_are_found(exits: list[int], kills: int, wrong: int, tmp_path: Path) -> None:
+    """Only kills may end a worker before its time, each kill ends one, and SIGTERM ends it with 0."""
+    fleet = Fleet(tmp_path, ["a"], {})
+    fleet.workers["a"].exits = exits
+    fleet.comebacks = [Comeback("a", frozenset(), 0, 1.0)] * kills
+    assert len(wrong_ends(fleet, (-9,))) == wrong
+
+
+def test_ends_that_were_asked_for_are_counted(tmp_path: Path) -> None:
+    """A worker that was told to end and come back ended with 0, once each time."""
+    fleet = Fleet(tmp_path, ["a"], {})
+    fleet.workers["a"].exits, fleet.workers["a"].told = [0, -9, 0, 0], 2
+    fleet.comebacks = [Comeback("a", frozenset(), 0, 1.0), Comeback("a", frozenset(), 0, None, "restart")]
+    assert wrong_ends(fleet, (-9,)) == []
+    fleet.workers["a"].told = 3
+    assert wrong_ends(fleet, (-9,)) == ["a was told to end 3 times and did 2 times"]
+
+
+def test_partitions_are_read_from_the_last_line_that_says_ready(tmp_path: Path) -> None:
+    """And only from what was written since, where that is asked."""
+    worker = Fleet(tmp_path, ["a"], {}).workers["a"]
+    assert worker.partitions() == frozenset()
+    worker.log.write_text("x ready: partitions [1, 12]\nx closed\n")
+    assert worker.partitions() == {1, 12}
+    written = len(worker.text())
+    assert worker.partitions(since=written) == frozenset()
+    with worker.log.open("a") as log:
+        log.write("x ready: partitions [3]\n")
+    assert worker.partitions() == worker.partitions(since=written) == {3}
+    with worker.log.open("a") as log:
+        log.write("x ready: partitions []\n")
+    assert worker.partitions() == frozenset()
+
+
+def test_the_first_retry_after_a_kill_is_one_of_that_worker() -> None:
+    """Retries of other partitions, and earlier ones, do not count."""
+    evidence = Ideal(STORY).evidence()
+    by_id = STORY.by_id()
+    mine = [r for r in evidence.retries if by_id[dict(r.headers)["dlq-message-id"].decode()].home == 1]  # type: ignore[union-attr]
+    killed_ms = sorted(record.timestamp for record in mine)[10]
+    after = min(record.timestamp for record in mine if record.timestamp > killed_ms)
+    comeback = Comeback("a", frozenset((1,)), killed_ms, 1.0)
+    assert first_retry_seconds(STORY, comeback, evidence.retries) == (after - killed_ms) / 1000
+    assert first_retry_seconds(STORY, replace(comeback, partitions=frozenset()), evidence.retries) is None
+
+
+def test_other_troubles_end_with_the_pause_that_they_caused() -> None:
+    """What is still emitted at their beginning does not count, nor does what the next trouble holds up."""
+    evidence = Ideal(STORY).evidence()
+    [first, *_, last] = sorted(evidence.retries, key=lambda record: record.timestamp)
+    by_id, homes = STORY.by_id(), frozenset(range(PARTITIONS))
+
+    def at(seconds: float) -> object:
+        return replace(first, timestamp=BEGAN_MS + int(seconds * 1000))
+
+    assert {by_id[dict(each.headers)["dlq-message-id"].decode()].home for each in (first, last)} <= homes
+    retries = [at(seconds) for seconds in (0.1, 0.2, 7.5, 7.6, 7.7, 20.0, 20.1)]
+    cut = Comeback("a", homes, BEGAN_MS, None, "cut")
+    freeze = Comeback("b", homes, BEGAN_MS + 7_800, None, "freeze")
+    assert list(back_at_work(STORY, [cut, freeze], retries)) == [7.5, 12.2]
+    assert list(back_at_work(STORY, [replace(cut, partitions=frozenset())], retries)) == [None]
+
+
+def test_the_table_has_a_line_for_each_scenario() -> None:
+    """Those that failed or were skipped have one as well."""
+    lines = table([failed("cut", 5), skipped("upgrade")]).splitlines()
+    assert len(lines) == 4
+    assert {line.count("|") for line in lines} == {len(COLUMNS) + 1}
+    assert "(seed 5): NOT PLAYED TO ITS END" in lines[2]
+    assert "SKIPPED" in lines[3]
