@@ -53,19 +53,23 @@ class PartitionRecords(fetcher.PartitionRecords):
         )
 
     @property
-    def bytes_max(self) -> int:
-        """At most so many bytes were decoded so far."""
-        return int(self._records.size_in_bytes() + self._records.unfolded_bytes)
+    def source(self) -> TolerantRecords:
+        """What is decoded."""
+        source: TolerantRecords = self._records
+        return source
 
 
 class FetchResult(fetcher.FetchResult):
     """The records of one fetch that were not polled yet."""
 
     def getall(self, max_records: int | None = None) -> list[FetchedRecord]:
-        """Removes: nothing; adds the size."""
-        records = self._partition_records
+        """Removes: a second pass over every record, to find out how many bytes were polled."""
+        if not self.has_more():
+            return []
+        source = self._partition_records.source
+        before = source.decoded_bytes - source.begun_bytes
         found: list[FetchedRecord] = super().getall(max_records)
-        return Fetched(found, records.bytes_max) if found else found
+        return Fetched(found, source.decoded_bytes - before) if found else found
 
 
 def install() -> None:

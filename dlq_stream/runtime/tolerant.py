@@ -12,11 +12,12 @@ client may write; aiokafka unfolds all that one fetch brought of a partition.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from struct import Struct
 from typing import Any
 
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
-from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
+from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
 
 from dlq_stream.core.headers import UNDECODABLE
@@ -24,17 +25,27 @@ from dlq_stream.runtime.ports import size_of
 
 UNFOLDED_BYTES_MAX = 32 << 20
 """So much is taken from the compressed batches of one fetch and partition, and one batch more; what is left over is
-fetched again."""
+fetched again.  Whoever polls learns how much it was only then: until it is processed, the partition is full."""
+
+# Every batch, of any format, begins with its base offset (8 bytes) and the length of what follows.
+_LENGTH = Struct(">i")
+_LENGTH_AT = 8
 
 
 class TolerantRecords:
-    """aiokafka's `MemoryRecords`: what one fetch brought of one partition, batch by batch."""
+    """aiokafka's `MemoryRecords`: what one fetch brought of one partition, batch by batch.
+
+    ``decoded_bytes`` is what the records decoded so far take at most, ``begun_bytes`` the part of it that is one whole
+    batch, of which records may be left.
+    """
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._records = MemoryRecords(data)
-        self._batches = 0
+        self._next = 0
         self.unfolded_bytes = 0
+        self.decoded_bytes = 0
+        self.begun_bytes = 0
 
     def size_in_bytes(self) -> int:
         """Bytes of the fetched data."""
@@ -46,19 +57,19 @@ class TolerantRecords:
 
     def next_batch(self) -> Any:
         """The next batch."""
-        self._batches += 1
         batch = self._records.next_batch()
-        return TolerantBatch(batch, self, self._data, self._batches - 1)
+        start = self._next
+        self._next += _LENGTH_AT + _LENGTH.size + _LENGTH.unpack_from(self._data, start + _LENGTH_AT)[0]
+        return TolerantBatch(batch, self, memoryview(self._data)[start : self._next])
 
 
 class TolerantBatch:
     """A batch that is read by aiokafka's fast code, and where that fails once more by `_RepairingBatch`."""
 
-    def __init__(self, batch: Any, home: TolerantRecords, data: bytes, position: int) -> None:
+    def __init__(self, batch: Any, home: TolerantRecords, data: memoryview) -> None:
         self._batch = batch
         self._home = home
         self._data = data
-        self._position = position
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._batch, name)
@@ -67,44 +78,48 @@ class TolerantBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
+        home = self._home
         if self._batch.compression_type:
+            home.begun_bytes = 0
             return self._unfolded()
+        home.begun_bytes = len(self._data)
+        home.decoded_bytes += home.begun_bytes
         try:
             return iter(list(self._batch))  # no larger than what was fetched: all at once costs less
         except (CorruptRecordException, UnicodeDecodeError):
-            return iter(_RepairingBatch(self._slice()))
+            return iter(_RepairingBatch(self._data))
 
     def _unfolded(self) -> Iterator[Any]:
         """One by one, for a batch may hold a thousand times its size."""
         done = 0
         try:
             for record in self._batch:
-                self._home.unfolded_bytes += size_of(record)
+                self._count(record)
                 yield record
                 done += 1
             return
         except (CorruptRecordException, UnicodeDecodeError):
             pass
-        for position, record in enumerate(_RepairingBatch(self._slice())):
+        for position, record in enumerate(_RepairingBatch(self._data)):
             if position >= done:
+                self._count(record)
                 yield record
 
-    def _slice(self) -> bytes:
-        """This batch's own bytes."""
-        slices = _MemoryRecordsPy(self._data)
-        for _ in range(self._position):
-            slices._cache_next()
-        assert slices._next_slice is not None
-        return bytes(slices._next_slice)
+    def _count(self, record: Any) -> None:
+        size = size_of(record)
+        self._home.unfolded_bytes += size
+        self._home.decoded_bytes += size
 
 
 class _RepairingBatch(_DefaultRecordBatchPy):
     """A batch read in Python; header names that are not UTF-8 are overwritten before they are decoded."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: memoryview) -> None:
+        """Removes: a batch's bytes that cannot be repaired, because they are read-only."""
         super().__init__(bytearray(data))
 
     def _read_msg(self) -> Any:
+        """Removes: one undecodable header name makes the whole batch unreadable."""
         undecodable = list(self._repair())
         record = super()._read_msg()
         record.headers.extend((UNDECODABLE, name) for name in undecodable)

@@ -12,22 +12,24 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
 from dlq_stream.runtime.fetched import FetchResult, PartitionRecords
-from dlq_stream.runtime.ports import size_of
+from dlq_stream.runtime.ports import RECORD_OVERHEAD_BYTES, size_of
 from dlq_stream.runtime.tolerant import TolerantRecords
 
 PLACE = TopicPartition("failures", 3)
 HEADERS = [("trace", b"1"), ("trace", None), ("\u00e4", b"")]
 
 
-def data(records: int, codec: int = 0) -> bytes:
-    """Fetched bytes of two batches."""
+def data(records: int, codec: int = 0, batches: int = 2) -> bytes:
+    """Fetched bytes of so many batches."""
     made = b""
-    for _ in range(2):
+    for position in range(batches):
         builder = BatchBuilder(1 << 20, codec)
         for number in range(records):
             builder.append(timestamp=number, key=None, value=b"v" * number, headers=HEADERS)
         builder.close()
-        made += bytes(builder._build())
+        built = builder._build()
+        built[:8] = (position * records).to_bytes(8, "big")  # the base offset, as brokers set it
+        made += bytes(built)
     return made
 
 
@@ -71,6 +73,22 @@ def test_the_size_is_a_bound_of_what_they_hold(codec: int) -> None:
     """Of compressed batches, of what they unfold to."""
     found = result(data(50, codec)).getall()
     assert sum(map(size_of, found)) <= found.size < 3 * sum(map(size_of, found))
+
+
+@pytest.mark.parametrize("codec", [0, DefaultRecordBatch.CODEC_ZSTD])
+@pytest.mark.parametrize("max_records", [20, 30, 70])
+def test_a_portion_counts_for_itself(codec: int, max_records: int) -> None:
+    """Where a fetch is polled in many, none counts for the whole fetch; for its batches, at most."""
+    batch_bytes = sum(map(size_of, result(data(50, codec, batches=1)).getall()))
+    batches_touched = 2 + max_records // 50
+    fetched = result(data(50, codec, batches=20))
+    portions = []
+    while fetched.has_more():
+        portions += [found] if (found := fetched.getall(max_records)) else []
+    assert sum(map(len, portions)) == 1_000
+    for found in portions:
+        overhead = RECORD_OVERHEAD_BYTES * len(found)
+        assert sum(map(size_of, found)) <= found.size <= batches_touched * batch_bytes + overhead
 
 
 def test_nothing_is_found_in_nothing() -> None:

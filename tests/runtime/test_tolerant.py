@@ -75,6 +75,13 @@ def test_what_unfolds_a_thousandfold_is_taken_in_parts(monkeypatch: pytest.Monke
     assert len(read(batch(zeros) * 5)) == 5
 
 
+def test_what_is_repaired_counts_as_unfolded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a bad name at the beginning of each batch would lift the bound."""
+    monkeypatch.setattr(tolerant, "UNFOLDED_BYTES_MAX", 150_000)
+    zeros = (b"k", b"\0" * 100_000, GOOD[2])
+    assert len(read(batch(BAD, zeros, codec=DefaultRecordBatch.CODEC_GZIP) * 5)) == 4
+
+
 def test_null_keys_values_and_many_headers_are_walked_over() -> None:
     """The repair finds the name whatever stands before it."""
     headers: list[tuple[str, bytes | None]] = [(f"h{i}", b"x" * i) for i in range(200)]
