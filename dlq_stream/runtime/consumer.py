@@ -40,13 +40,14 @@ POLL_SECONDS = 1.0
 """How long one fetch waits for records."""
 
 ROOM_SECONDS = 0.02
-"""How often to look for records of other partitions while one is full; that it has room again is noticed at once."""
+"""How long to wait for room, before others' records are looked for again."""
 
 
 class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka's consumer lives; everything here but ``__post_init__`` runs on its loop."""
 
     def __post_init__(self) -> None:
+        """Removes: records that stop a partition for ever or unfold without a bound (see `tolerant`)."""
         super().__post_init__()
         fetched.install()
         self._assignment: Any = None
@@ -152,6 +153,7 @@ class Consumer(driver.Consumer):
     _thread: ConsumerThread
 
     def _new_consumer_thread(self) -> ConsumerThread:
+        """Removes: Faust's own thread, which guesses at gaps and reads what is not committed (upstream #606)."""
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def force_commit(self, topics: Any = None, start_new_transaction: bool = True) -> bool:

@@ -198,16 +198,21 @@ class Feed:
 
 def joined(runs: Iterable[Run]) -> Iterator[Run]:
     """Runs that touch as one."""
-    whole: Run | None = None
+    touching: list[Run] = []
     for run in runs:
-        if whole is not None and whole.stop == run.start:
-            whole = Run(whole.start, run.stop, [*whole.records, *run.records], whole.size + run.size)
-        else:
-            if whole is not None:
-                yield whole
-            whole = run
-    if whole is not None:
-        yield whole
+        if touching and touching[-1].stop != run.start:
+            yield _one(touching)
+            touching = []
+        touching.append(run)
+    if touching:
+        yield _one(touching)
+
+
+def _one(runs: Sequence[Run]) -> Run:
+    if len(runs) == 1:
+        return runs[0]
+    records = [record for run in runs for record in run.records]  # once: there may be thousands of runs of one record
+    return Run(runs[0].start, runs[-1].stop, records, sum(run.size for run in runs))
 
 
 def batches(run: Run, bytes_max: int, records_max: int) -> Iterator[Run]:

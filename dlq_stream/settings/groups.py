@@ -157,7 +157,8 @@ class WorkerSettings(Group):
 
     buffer_bytes_max: int = Field(64 * 1024 * 1024, ge=1024 * 1024)
     """Bytes of input that a worker holds: half of it waits or is processed, one fetch of a broker brings a quarter.
-    A partition with a whole batch waiting, and at the bound every partition with anything, is not fetched for."""
+    A partition with a whole batch waiting, and at the bound every partition with anything, is not fetched for.
+    What senders compressed counts unfolded; a fetch of it may exceed the bound by 32 MiB and a batch a partition."""
 
     batch_bytes_max: int = Field(4 * 1024 * 1024, ge=64 * 1024)
     """Most bytes of events in one transaction; a single event always fits."""
