@@ -26,7 +26,6 @@ FIXED_SETTINGS: Mapping[str, Any] = {
     "processing_guarantee": "at_least_once",  # Faust's own exactly-once loses and repeats (upstream #177, #323, #517)
     "topic_allow_declare": False,  # only `init` creates topics
     "topic_disable_leader": True,
-    "table_standby_replicas": 0,
     "stream_wait_empty": True,
     "store": "memory://",  # never used: `Table` brings its own store
     "web_tables_enabled": False,  # these pages would show payloads to anyone

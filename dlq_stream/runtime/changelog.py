@@ -15,7 +15,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,47 +67,72 @@ class KafkaChangelog:
         self._clock = clock
         self._options = options
         self._trusted = False
+        self._as_of_ms = 0
         self._topics = {TopicPartition(spec.changelog(origin.app_id), partition): spec.name for spec in TABLES}
 
     async def catch_up(self) -> int:
         """See `Changelog.catch_up`."""
+        async with self._consumer(fetch_max_wait_ms=100, max_partition_fetch_bytes=4 << 20) as consumer:
+            return await self._read(consumer)
+
+    @asynccontextmanager
+    async def _consumer(self, **options: Any) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
+        """A consumer of these changelogs; silent brokers are `Unavailable`."""
         consumer = no_topic_creation(
             aiokafka.AIOKafkaConsumer(
-                **self._options,
                 isolation_level="read_committed",
                 enable_auto_commit=False,
                 auto_offset_reset="earliest",
-                fetch_max_wait_ms=100,
-                max_partition_fetch_bytes=4 << 20,
                 request_timeout_ms=int(STALL_SECONDS_MAX * 1000),
+                **self._options,
+                **options,
             )
         )
         try:
             async with asyncio.timeout(STALL_SECONDS_MAX):
                 await consumer.start()
             consumer.assign(list(self._topics))
-            return await self._read(consumer)
+            yield consumer
         except (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.NodeNotReadyError, TimeoutError) as error:
             raise Unavailable(f"changelogs of partition {self._partition}: {error!r}") from error
         finally:
             await consumer.stop()
 
     async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> int:
-        async with asyncio.timeout(STALL_SECONDS_MAX):
-            begin = await consumer.beginning_offsets(list(self._topics))
-            end = await consumer.end_offsets(list(self._topics))  # under read_committed: the last stable offset
-        if not self._trusted:
-            await self._trust(consumer, begin, end)
+        asked_ms = self._clock.now_ms()
+        end = await self._sought(consumer)
         todo = set()
-        for tp, table in self._topics.items():
-            stored = self._store.offset(table)
-            start = max(begin[tp], 0 if stored is None else stored + 1)
-            consumer.seek(tp, start)
-            if start < end[tp]:
+        for tp, stop in end.items():
+            if await consumer.position(tp) < stop:
                 todo.add(tp)
             else:
                 consumer.pause(tp)
-        return await self._apply_all(consumer, todo, end)
+        rows = await self._apply_all(consumer, todo, end)
+        self._complete(asked_ms)
+        return rows
+
+    async def _sought(self, consumer: aiokafka.AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
+        """Trust the store or delete it, seek to what it lacks, and say where that ends."""
+        async with asyncio.timeout(STALL_SECONDS_MAX):
+            begin = await consumer.beginning_offsets(list(self._topics))
+        end = await self._stable_ends(consumer)
+        if not self._trusted:
+            await self._trust(consumer, begin, end)
+        for tp, table in self._topics.items():
+            stored = self._store.offset(table)
+            consumer.seek(tp, max(begin[tp], 0 if stored is None else stored + 1))
+        return end
+
+    async def _stable_ends(self, consumer: aiokafka.AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
+        """The last stable offsets, which is what ``read_committed`` takes for the end."""
+        async with asyncio.timeout(STALL_SECONDS_MAX):
+            end: dict[TopicPartition, int] = await consumer.end_offsets(list(self._topics))
+        return end
+
+    def _complete(self, as_of_ms: int, offsets: Mapping[str, int] | None = None) -> None:
+        """Note that nothing was missing at that instant, and up to which offsets that is."""
+        self._as_of_ms = as_of_ms
+        self._store.write({}, offsets or {}, as_of_ms)
 
     async def _apply_all(
         self, consumer: aiokafka.AIOKafkaConsumer, todo: set[TopicPartition], end: Mapping[TopicPartition, int]
@@ -123,7 +149,7 @@ class KafkaChangelog:
                 if position >= end[tp]:  # beyond the last commit marker too
                     todo.discard(tp)
                     consumer.pause(tp)
-                    self._store.write({}, {self._topics[tp]: end[tp] - 1}, self._clock.now_ms())
+                    self._store.write({}, {self._topics[tp]: end[tp] - 1}, self._as_of_ms)
                     progress = now
             if fetched:
                 progress = now
@@ -136,9 +162,13 @@ class KafkaChangelog:
         return rows
 
     def _apply(self, table: str, records: list[Any]) -> int:
-        """Apply one chunk of a table's changelog in one atomic write."""
+        """Apply one chunk of a table's changelog in one atomic write.
+
+        The stamp of the store stays what it was until everything is there: tombstones that follow may be compacted away
+        before they are read, and only who has read everything within ``delete.retention.ms`` has seen all of them.
+        """
         rows = {record.key: record.value for record in records if record.key != marker.MARKER_KEY}
-        self._store.write(changes_of(self._store, table, rows), {table: records[-1].offset}, self._clock.now_ms())
+        self._store.write(changes_of(self._store, table, rows), {table: records[-1].offset}, self._as_of_ms)
         return len(rows)
 
     # --- trust --------------------------------------------------------------------------------------------------
@@ -160,14 +190,15 @@ class KafkaChangelog:
             "format": MAJOR,
             "incarnations": incarnations,
         }
-        why = self._distrust(identity, end)
+        why = self._distrust(identity) or await self._ahead(consumer, end)
         if why:
             self._store.wipe(why)
         if self._store.identity() != identity:
             self._store.set_identity(identity)
+        self._as_of_ms = self._store.written_ms() or self._clock.now_ms()
         self._trusted = True
 
-    def _distrust(self, identity: Mapping[str, Any], end: Mapping[TopicPartition, int]) -> str | None:
+    def _distrust(self, identity: Mapping[str, Any]) -> str | None:
         """Why the local state is not to be trusted; None where it is, or where there is none."""
         built_from = self._store.identity()
         if built_from is None:
@@ -175,14 +206,26 @@ class KafkaChangelog:
         for field, value in identity.items():
             if built_from.get(field) != value:
                 return f"{field} was {built_from.get(field)!r} and is {value!r}"
-        for tp, table in self._topics.items():
-            stored = self._store.offset(table)
-            if stored is not None and stored >= end[tp]:
-                return f"it is ahead of the changelog of table {table!r}: {stored} >= {end[tp]}"
         written_ms = self._store.written_ms()
         age_ms = self._clock.now_ms() - (written_ms or 0)
         if written_ms is not None and age_ms > self._origin.delete_retention_ms:
-            return f"it was last written {age_ms // 1000} s ago, tombstones are kept for less"
+            return f"it was last complete {age_ms // 1000} s ago, tombstones are kept for less"
+        return None
+
+    async def _ahead(self, consumer: aiokafka.AIOKafkaConsumer, end: Mapping[TopicPartition, int]) -> str | None:
+        """Why the local state is not of these changelogs, if it is ahead of them.
+
+        A former owner may hold what it has just committed before the brokers have told every partition of the commit;
+        so what counts is what was written, not what is stable.
+        """
+        for tp, table in self._topics.items():
+            stored = self._store.offset(table)
+            if stored is not None and stored >= end[tp]:
+                written = await self._written(consumer, tp, end[tp])
+                if written is None:
+                    raise Unavailable(f"changelog {tp.topic!r} does not say where it ends")
+                if stored >= written:
+                    return f"it is ahead of the changelog of table {table!r}: {stored} >= {written}"
         return None
 
     async def _incarnation(self, consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition, begin: int, end: int) -> str:
@@ -205,7 +248,13 @@ class KafkaChangelog:
         Brokers answer a commit before they have told every partition of it; right after a topic was created, when some
         have no leader yet, that takes a while.
         """
+        written = await self._written(consumer, tp, end)
+        return written is None or written > end
+
+    @staticmethod
+    async def _written(consumer: aiokafka.AIOKafkaConsumer, tp: TopicPartition, end: int) -> int | None:
+        """Where the changelog ends, whatever became of its last transaction; ``end`` is its last stable offset."""
         consumer.seek(tp, end)
         await consumer.getmany(tp, timeout_ms=FETCH_MS_MAX)
-        highwater = consumer.highwater(tp)
-        return highwater is None or highwater > end
+        highwater: int | None = consumer.highwater(tp)
+        return highwater

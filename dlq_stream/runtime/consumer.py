@@ -61,6 +61,14 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_bytes = transport.app.owner.limits.fetch_bytes_max
         return no_topic_creation(consumer)
 
+    async def on_partitions_assigned(self, assigned: Any, generation_id: int = 0) -> None:
+        """Removes: fetching changelogs through the group's consumer, where nobody takes what they bring."""
+        changelogs = self.app.tables.changelog_topics
+        for tp in self._ensure_consumer().assignment():
+            if tp.topic in changelogs:
+                self._ensure_consumer().pause(tp)
+        await super().on_partitions_assigned(assigned, generation_id)
+
     async def _fetch_records(self, consumer: Any, active_partitions: Any, **options: Any) -> dict[Any, Any]:
         """Removes: stock Faust guesses from offsets what it skipped (upstream #606); positions say it exactly."""
         records = await super()._fetch_records(consumer, active_partitions, **options)

@@ -1,4 +1,4 @@
-"""The partitions this worker has, from assignment to revocation, and their timers.
+"""The partitions this worker has, from assignment to revocation, their timers, and its standbys of others.
 
 Opening is serial: a rebalance may begin while the former one is still restoring, and what that one opened has to be
 released first.  It also cancels the former one, at any await; a release goes on nevertheless, and whoever opens next
@@ -18,6 +18,7 @@ from dlq_stream.runtime.feed import Apply, BatchLimits, Feed, Held, Seek, StepSi
 from dlq_stream.runtime.outcomes import Fatal
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Destinations, Fenced, Run
+from dlq_stream.runtime.standby import Standby, Standbys
 from dlq_stream.runtime.timers import PartitionTimer, TimerSpec
 
 log = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ class Owner:
     """Opens, feeds and closes partitions.
 
     ``new_partition(number, generation)`` makes one, ``seek(topic, partition, position)`` makes the consumer read on
-    from elsewhere.
+    from elsewhere, ``new_standby(number)`` makes a copy of a partition that another worker owns.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Owner:
         destinations: Destinations,
         limits: BatchLimits,
         fatal: Fatal,
+        new_standby: Callable[[int], Standby] | None = None,
     ) -> None:
         self.partitions: dict[int, Partition] = {}
         self.timers: list[TimerSpec] = []
@@ -67,6 +69,8 @@ class Owner:
         self._releasing: asyncio.Future[None] | None = None
         self._opening: asyncio.Future[list[int]] | None = None
         self._closings = 0
+        self._standbys = Standbys(new_standby)
+        self._assigned = False
 
     # --- assignment ---------------------------------------------------------------------------------------------
 
@@ -92,6 +96,7 @@ class Owner:
                 raise
             finally:
                 self._opening = None
+            self._assigned = True
             log.info(
                 "opened partitions %s in %.2f s, %d rows restored", sorted(numbers), time.monotonic() - began, sum(rows)
             )
@@ -110,6 +115,14 @@ class Owner:
                 self._timer_tasks.add(task)
                 task.add_done_callback(self._timer_tasks.discard)
 
+    def follow(self, numbers: Collection[int], caught_up: Callable[[], None]) -> None:
+        """Keep copies of these partitions, which others own, until the next `open` or `close`.
+
+        Does nothing after a `close`: whoever calls may not have noticed it yet.
+        """
+        if self._assigned:
+            self._standbys.start(numbers, caught_up)
+
     async def close(self) -> None:
         """Finish running turns, interrupt a restore, and release every partition; at rebalances and at the end."""
         self._closings += 1
@@ -123,19 +136,24 @@ class Owner:
 
     async def _close(self) -> None:
         """Release everything; cancelling the caller does not cancel that."""
-        partitions = [*self.partitions.values(), *self._opened.values()]
+        released: list[Partition | Standby] = [
+            *self.partitions.values(),
+            *self._opened.values(),
+            *self._standbys.take(),
+        ]
         self.partitions, self._opened = {}, {}
+        self._assigned = False
         self._feeds.clear()  # what waits in them finds its partition closed
-        self._releasing = asyncio.ensure_future(self._release(self._releasing, partitions, list(self._timer_tasks)))
+        self._releasing = asyncio.ensure_future(self._release(self._releasing, released, list(self._timer_tasks)))
         await asyncio.shield(self._releasing)
 
     @staticmethod
     async def _release(
-        former: asyncio.Future[None] | None, partitions: list[Partition], timers: list[asyncio.Task[None]]
+        former: asyncio.Future[None] | None, released: list[Partition | Standby], timers: list[asyncio.Task[None]]
     ) -> None:
         if former is not None:
             await former
-        await asyncio.gather(*(partition.close() for partition in partitions))
+        await asyncio.gather(*(each.close() for each in released))
         for task in timers:
             task.cancel()
         await asyncio.gather(*timers, return_exceptions=True)

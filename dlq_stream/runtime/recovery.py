@@ -19,21 +19,23 @@ from dlq_stream.runtime.owner import Interrupted
 class Recovery(FaustRecovery):
     """Faust's recovery service with the partitions' own restore."""
 
+    def add_standby(self, table: Any, tp: Any) -> None:
+        """Removes: standbys that write values and offsets apart, swallow errors, and wait for commit markers (#47).
+
+        `Owner` follows those partitions (see `dlq_stream.runtime.standby`); Faust's recovery is told of none.
+        """
+
     async def _wait(self, coro: Any, timeout: Any = None) -> None:
         """Removes: a restore that takes longer than a request time-out counts as finished."""
         await super()._wait(coro)
 
     async def _build_highwaters(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
         """Removes: an unknown high-water mark means "nothing to restore" (robinhood/aiokafka #7)."""
-        if title == "active":
-            self._nothing_left(tps, destination)
-        else:
-            await super()._build_highwaters(consumer, tps, destination, title)
+        self._nothing_left(tps, destination)
 
     async def _build_offsets(self, consumer: Any, tps: Any, destination: Any, title: str) -> None:
         """Removes: tables restored while their former owner can still write, and five-second waits at markers (#47)."""
-        if title != "active":
-            await super()._build_offsets(consumer, tps, destination, title)
+        if title != "active":  # no standby is told to Faust
             return
         generation = self._generation_id
         self._still(generation)
@@ -57,7 +59,7 @@ class Recovery(FaustRecovery):
         It was deleted, or the brokers were silent while the group was joined.  Every partition comes with that of each
         topic that agents read, and of each changelog.
         """
-        assigned = {(tp.topic, tp.partition) for tp in consumer.assignment()}
+        assigned = {(tp.topic, tp.partition) for tp in consumer.assignment() - self._standbys()}
         topics = {*self.app.topics._topic_name_index, *self.app.tables.changelog_topics}
         return consumer.unknown(topics) or sorted(
             f"{topic}-{number}"
@@ -65,6 +67,12 @@ class Recovery(FaustRecovery):
             for number in {number for _, number in assigned}
             if (topic, number) not in assigned
         )
+
+    def _standbys(self) -> set[Any]:
+        """Changelog partitions of which this worker shall keep a copy; whoever leads the group says so."""
+        assignor = self.app.assignor
+        standbys: set[Any] = assignor.assigned_standbys() - assignor.assigned_actives()
+        return standbys
 
     @staticmethod
     def _nothing_left(tps: Any, destination: Any) -> None:
@@ -78,8 +86,6 @@ class Recovery(FaustRecovery):
 
     async def _seek_offsets(self, consumer: Any, tps: Any, offsets: Any, title: str) -> None:
         """Removes: seeking changelogs that are not read through the group's consumer."""
-        if title != "active":
-            await super()._seek_offsets(consumer, tps, offsets, title)
 
     async def on_recovery_completed(self, generation_id: int = 0) -> None:
         """Removes: partitions resumed before the seek, queues cleared after it (#596): records lost or seen twice."""
@@ -98,10 +104,9 @@ class Recovery(FaustRecovery):
         consumer.resume_flow()
         await app._fetcher.maybe_start()
         self.tables.on_actives_ready()
-        if not app.assignor.assigned_standbys():
-            self.tables.on_standbys_ready()
         app.on_rebalance_end()
         app.on_ready()
+        app.owner.follow({tp.partition for tp in self._standbys()}, self.tables.on_standbys_ready)
 
 
 class TableManager(FaustTableManager):

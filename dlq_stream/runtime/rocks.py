@@ -193,7 +193,7 @@ class RocksStore:
         return self._number(META + b"offset:" + table.encode())
 
     def written_ms(self) -> int | None:
-        """When the state was last written."""
+        """The last instant as of which the state is known to lack nothing."""
         return self._number(META + b"written")
 
     def _number(self, key: bytes) -> int | None:

@@ -149,6 +149,10 @@ class WorkerSettings(Group):
     transaction_timeout_seconds: float = Field(10.0, ge=1, le=900, allow_inf_nan=False)
     """Seconds after which brokers abort a dead worker's transaction; read_committed readers wait until then."""
 
+    standby_replicas: int = Field(0, ge=0, le=100)
+    """Copies of each partition's state that other workers keep warm, to take over at once; set it alike for all.
+    No more are kept than there are other workers; each takes disk space, and work, like the partition's own state."""
+
     allowed_topics: Annotated[tuple[str, ...], NoDecode] = ("*",)
     """Original topics that may be written to, as patterns (* and ?) separated by commas; others are quarantined."""
 

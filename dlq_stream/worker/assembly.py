@@ -18,12 +18,14 @@ from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.crash import Refuse, crash
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.feed import BatchLimits
+from dlq_stream.runtime.follower import KafkaFollower
 from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.owner import Owner
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.process import Worker
 from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore
+from dlq_stream.runtime.standby import Standby
 from dlq_stream.runtime.topic_source import KafkaTopicSource
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics, Verified
@@ -76,11 +78,9 @@ class WorkerApp(App):
 
     def new_partition(self, number: int, generation: int) -> Partition:
         """A partition on RocksDB and Kafka, not opened yet."""
-        settings, verified = self.settings, self.verified
-        assert verified is not None  # on_first_start came first
+        settings = self.settings
         clock = SystemClock()
-        store = RocksStore(settings.data_dir / settings.app_id / f"p{number}")
-        origin = StateOrigin(settings.app_id, verified.cluster_id, settings.partitions, verified.tombstones_kept_ms)
+        store = self._store(number)
         options = kafka_options(settings)
         row_bytes_max = settings.record_bytes_max + TOPIC_EXTRA_BYTES
         return Partition(
@@ -95,7 +95,7 @@ class WorkerApp(App):
                 missing=self.destinations.missing,
             ),
             store=store,
-            changelog=KafkaChangelog(number, store, origin, clock, options),
+            changelog=KafkaChangelog(number, store, self._origin(), clock, options),
             destinations=self.destinations,
             clock=clock,
             row_bytes_max=row_bytes_max,
@@ -105,6 +105,20 @@ class WorkerApp(App):
             staging=self.staging,
         )
 
+    def new_standby(self, number: int) -> Standby:
+        """A copy of a partition that another worker owns, in the directory where it would be if it were ours."""
+        store = self._store(number)
+        changelog = KafkaFollower(number, store, self._origin(), SystemClock(), kafka_options(self.settings))
+        return Standby(number, store=store, changelog=changelog, refuse=self.refuse, fatal=self.fatal)
+
+    def _store(self, number: int) -> RocksStore:
+        return RocksStore(self.settings.data_dir / self.settings.app_id / f"p{number}")
+
+    def _origin(self) -> StateOrigin:
+        settings, verified = self.settings, self.verified
+        assert verified is not None  # on_first_start came first
+        return StateOrigin(settings.app_id, verified.cluster_id, settings.partitions, verified.tombstones_kept_ms)
+
 
 def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple[WorkerApp, Engine]:
     """The app without agents and timers, and the engine that these use."""
@@ -112,6 +126,7 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
     app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=crash, **options)
     app.owner = Owner(
         new_partition=app.new_partition,
+        new_standby=app.new_standby,
         seek=lambda topic, partition, position: app.consumer.read_from(topic, partition, position),
         destinations=app.destinations,
         limits=BatchLimits(
@@ -178,6 +193,7 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
         "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
         "datadir": Path(settings.data_dir) / settings.app_id,
         "topic_partitions": settings.partitions,
+        "table_standby_replicas": settings.standby_replicas,
         "consumer_group_instance_id": settings.instance_id,
         "consumer_auto_offset_reset": "earliest",
         "consumer_max_fetch_size": min(1 << 20, max(1, fetch_bytes)),  # a broker sends one batch at least

@@ -10,7 +10,7 @@ import pytest
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from dlq_stream.runtime.consumer import POLL_SECONDS, Consumer, forward, put_unless
+from dlq_stream.runtime.consumer import POLL_SECONDS, Consumer, ConsumerThread, forward, put_unless
 from dlq_stream.runtime.ports import Run
 from tests.memory import FakeRecord
 
@@ -120,3 +120,20 @@ async def test_a_full_partition_holds_up_no_other(full: tuple[int, ...], fetched
     flow = Flow(*full)
     await flow.poll()
     assert (flow.fetched, flow.waited) == (fetched, waited)
+
+
+async def test_changelogs_are_never_fetched_through_the_group() -> None:
+    """Neither those of own partitions nor of standbys: they have consumers of their own."""
+    assigned = [TP(topic, number) for topic in ("app-failures", "app-messages-changelog") for number in (0, 1)]
+    paused, told = [], []
+
+    async def assigned_elsewhere(loop: object, tps: object, generation: int) -> None:
+        told.append((set(paused), generation))
+
+    thread: Any = ConsumerThread.__new__(ConsumerThread)
+    thread.app = SimpleNamespace(tables=SimpleNamespace(changelog_topics={"app-messages-changelog"}))
+    thread.consumer = SimpleNamespace(threadsafe_partitions_assigned=assigned_elsewhere)
+    thread.thread_loop = None
+    thread._consumer = SimpleNamespace(assignment=lambda: assigned, pause=paused.append)
+    await thread.on_partitions_assigned(set(assigned), 7)
+    assert told == [({TP("app-messages-changelog", 0), TP("app-messages-changelog", 1)}, 7)]
