@@ -8,13 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aiokafka.admin import NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, KafkaError, for_code
+from aiokafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaConnectionError,
+    KafkaError,
+    NodeNotReadyError,
+    for_code,
+)
 from aiokafka.protocol.metadata import MetadataRequest
 
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
@@ -22,6 +29,9 @@ from dlq_stream.topics.plan import PlannedTopic
 
 SETTLE_SECONDS_MAX = 20.0
 """How long a topic that was created may take until every partition has a leader that everybody knows."""
+
+DEAD_SECONDS_MAX = 15.0
+"""How long brokers that do not answer are asked again: a dead one is listed for ``broker.session.timeout.ms``, 9 s."""
 
 GROUPS_AT_ONCE_MAX = 16
 """Consumer groups that are asked for their offsets at the same time."""
@@ -48,12 +58,12 @@ class Cluster:
 
     async def id_and_brokers(self) -> tuple[str, list[int]]:
         """The cluster's id and its brokers' numbers."""
-        answer = await self._admin.describe_cluster()
+        answer = await _answer_of(self._admin.describe_cluster)
         return str(answer.get("cluster_id") or ""), [int(broker["node_id"]) for broker in answer["brokers"]]
 
     async def describe(self, names: Collection[str]) -> dict[str, Described]:
         """The topics of ``names`` that exist.  Raises ConfigurationError where we may not look at one."""
-        return self._described(await self._admin.describe_topics(list(names)) if names else [])
+        return self._described(await _answer_of(self._admin.describe_topics, list(names)) if names else [])
 
     def _described(self, topics: Iterable[Mapping[str, Any]]) -> dict[str, Described]:
         found = {}
@@ -84,7 +94,8 @@ class Cluster:
         if not names:
             return {}
         found = {}
-        for answer in await self._admin.describe_configs([ConfigResource(kind, name) for name in names]):
+        resources = [ConfigResource(kind, name) for name in names]
+        for answer in await _answer_of(self._admin.describe_configs, resources):
             for code, message, _, name, entries in answer.resources:
                 if code:
                     raise ConfigurationError(
@@ -173,6 +184,21 @@ class Cluster:
                 await asyncio.sleep(_POLL_SECONDS)
             else:
                 return {(tp.topic, tp.partition): at.offset for tp, at in found.items() if at.offset >= 0}
+
+
+async def _answer_of(question: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+    """The answer to a question that any broker can answer.
+
+    The admin client puts it to one by chance.  One that has just died is still among them, while the others answer.
+    """
+    deadline = time.monotonic() + DEAD_SECONDS_MAX
+    while True:
+        try:
+            return await question(*arguments)
+        except (NodeNotReadyError, KafkaConnectionError):
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 def _new_topic(topic: PlannedTopic) -> Any:

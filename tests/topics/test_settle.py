@@ -1,4 +1,4 @@
-"""Topics are there once every broker knows them, against a cluster of three brokers that is a fake."""
+"""Topics are there once every broker knows them, and one dead broker of three is no reason to give up; with fakes."""
 
 from __future__ import annotations
 
@@ -59,3 +59,29 @@ async def test_a_broker_that_never_does_is_named(
     monkeypatch.setattr(cluster, "SETTLE_SECONDS_MAX", 0.1)
     with pytest.raises(BrokersUnavailable, match=told):
         await Cluster(FakeAdmin(late)).settle(["app-failures"])
+
+
+class DyingAdmin(FakeAdmin):
+    """Puts questions to a broker that is dead, for the first few times."""
+
+    def __init__(self, dead: int) -> None:
+        super().__init__({})
+        self.dead = dead
+
+    async def describe_cluster(self) -> dict[str, Any]:
+        if self.dead > 0:
+            self.dead -= 1
+            raise NodeNotReadyError("node 3")
+        return await super().describe_cluster()
+
+
+async def test_a_broker_that_has_just_died_does_not_end_the_asking() -> None:
+    """It is listed until its session is over; the next question may go to another."""
+    assert (await Cluster(DyingAdmin(3)).id_and_brokers()) == ("cluster", list(BROKERS))
+
+
+async def test_where_all_are_dead_the_asking_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the time for which a dead broker is listed."""
+    monkeypatch.setattr(cluster, "DEAD_SECONDS_MAX", 0.1)
+    with pytest.raises(NodeNotReadyError):
+        await Cluster(DyingAdmin(1_000_000)).id_and_brokers()
