@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import random
 import shutil
 import sys
@@ -66,6 +67,7 @@ def main() -> int:
     if given.events < 1:
         print(f"--events {given.events}: at least 1 has to fail", file=sys.stderr)
         return 2
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers are away is what some scenarios are about
     logs = Path(tempfile.mkdtemp(prefix="dlq-crash-")) if given.logs is None else given.logs.resolve()
     rows = []
     for name in names:
