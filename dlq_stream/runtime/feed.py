@@ -2,7 +2,7 @@
 
 While one batch is being committed, which is mostly waiting for brokers, the next runs are taken in: they wait here,
 and those that touch become one batch.  So the event loop always has a batch to stage, and the busier a partition is,
-the fewer transactions it takes.
+the fewer transactions it takes.  Where little comes in, batches keep a distance, and leave the brokers to the timers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,8 +33,11 @@ BATCH_RECORDS_MAX = 4_000
 """Records of a batch, which otherwise is as large as `BatchLimits.bytes_max` allows.
 
 A transaction costs the client 1.5 ms of processor time and the brokers 5 ms, whatever is in it (measured with three
-changelog records and offsets, one broker), and four round trips.  Where little comes in, batches are small anyway.
+changelog records and offsets, one broker), and four round trips.
 """
+
+SMALL_PART = 8
+"""A batch is small up to this part of the most bytes."""
 
 STEP_RECORDS_MIN = 20
 STEP_RECORDS_MAX = 2_000
@@ -46,6 +50,8 @@ class BatchLimits:
 
     ``bytes_max`` bounds the input of a batch, which is one transaction.  It is staged in steps of ``hold_ms_target``.
     ``held_bytes_max`` bounds what all feeds together hold (and one fetch more for each feed that held nothing).
+    From the beginning of a small batch to that of the next are ``rest_seconds``: so long may a report wait for others
+    to share a transaction with.  After a pause the first is taken in at once.
     """
 
     bytes_max: int = 4 << 20
@@ -53,6 +59,7 @@ class BatchLimits:
     held_bytes_max: int = 32 << 20
     fetch_bytes_max: int = 16 << 20
     """What one fetch may bring of all partitions of a broker."""
+    rest_seconds: float = 0.1
 
 
 class Held:
@@ -141,6 +148,8 @@ class Feed:
         self._waiting_bytes = 0
         self._staged_bytes = 0
         self._work: asyncio.Task[None] | None = None
+        self._rested = asyncio.Event()
+        self._rests_until = -math.inf
 
     @property
     def full(self) -> bool:
@@ -154,12 +163,30 @@ class Feed:
         self._waiting.append(run)
         self._waiting_bytes += run.size
         self._held.take(run.size)
+        if self._enough:
+            self._rested.set()
         if self._work is None or self._work.done():
             self._work = asyncio.create_task(self._process(), name=f"{self._topic}-{self._partition.number}")
+
+    @property
+    def _enough(self) -> bool:
+        """Whether what waits is no small batch."""
+        return self._waiting_bytes > self._limits.bytes_max // SMALL_PART
+
+    async def _rest(self) -> None:
+        """Until it is time for another small batch, or enough waits for a larger one."""
+        loop = asyncio.get_running_loop()
+        self._rested.clear()
+        if not self._enough and loop.time() < self._rests_until:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(self._rests_until):
+                    await self._rested.wait()
+        self._rests_until = loop.time() + self._limits.rest_seconds
 
     async def _process(self) -> None:
         try:
             while self._waiting:
+                await self._rest()
                 runs = self._take()
                 for run in joined(runs):
                     if not await self._consume(run):

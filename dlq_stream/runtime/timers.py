@@ -2,7 +2,7 @@
 
 A timer's tick is a turn like an agent's batch, so what it emits and what it writes are atomic.  It sleeps until the
 earliest instant that its index holds, a second at most (to notice clock steps), and is woken when an earlier one is
-committed.
+committed.  Ticks keep a small distance, so that what falls due at about the same time shares a transaction.
 """
 
 from __future__ import annotations
@@ -20,6 +20,14 @@ from dlq_stream.runtime.transaction import StagedTransaction
 
 SLEEP_SECONDS_MAX = 1.0
 """Longest sleep of a timer; bounds how long a clock step goes unnoticed."""
+
+TICK_SECONDS_MIN = 0.02
+"""From the beginning of a tick to that of the next, unless the former left something over: so late may a retry be for
+the sake of those that fall due next.  After a pause the first is emitted at once.
+
+A transaction costs the same whatever is in it (see `dlq_stream.runtime.feed`).  Without the distance, partitions with
+something due all the time would take one after the other, as many as brokers stand: the more partitions, the later.
+"""
 
 
 class Tick(Protocol):
@@ -96,15 +104,18 @@ class PartitionTimer:
 
     async def run(self) -> None:
         """Tick until the partition is not ours any more."""
+        loop = asyncio.get_running_loop()
         try:
             while not self._partition.closed:
                 self._lowest_ms = None
+                began = loop.time()
                 tick = await self._partition.run(self._spec.stage, urgent=self._spec.urgent)
                 if isinstance(tick, NotOurs):
                     return
                 if tick.unknown:
                     await self._destinations.look_up(tick.unknown)
                 if not tick.more:
+                    await asyncio.sleep(began + TICK_SECONDS_MIN - loop.time())
                     await self._sleep_until(_earliest(tick.next_due_ms, self._lowest_ms))
         except Exception as error:
             self._fatal(f"timer {self._spec.name} of partition {self._partition.number}", error)

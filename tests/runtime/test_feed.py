@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from dlq_stream.core.model import Record
 from dlq_stream.runtime.feed import (
+    SMALL_PART,
     STEP_RECORDS_MAX,
     STEP_RECORDS_MIN,
     BatchLimits,
@@ -25,6 +26,7 @@ from dlq_stream.runtime.feed import (
 from dlq_stream.runtime.outcomes import NOT_OURS, Missed
 from dlq_stream.runtime.ports import Run, size_of
 from tests.core.received import Received
+from tests.runtime.fakes import in_virtual_time
 
 
 def run(start: int, stop: int, *offsets: int) -> Run:
@@ -67,7 +69,9 @@ class EndedError(Exception):
 class Bench:
     """A feed over a fake partition."""
 
-    def __init__(self, expected: int = 0, bytes_max: int = 1 << 20, held_bytes_max: int = 1 << 20) -> None:
+    def __init__(
+        self, expected: int = 0, bytes_max: int = 1 << 20, held_bytes_max: int = 1 << 20, rest_seconds: float = 0.0
+    ) -> None:
         self.partition = FakePartition(expected)
         self.held = Held()
         self.applied: list[int] = []
@@ -78,7 +82,9 @@ class Bench:
             "failures",
             lambda _, records: self.applied.extend(offsets_of(records)),
             seek=self._seek,
-            limits=BatchLimits(bytes_max=bytes_max, hold_ms_target=1e9, held_bytes_max=held_bytes_max),
+            limits=BatchLimits(
+                bytes_max=bytes_max, hold_ms_target=1e9, held_bytes_max=held_bytes_max, rest_seconds=rest_seconds
+            ),
             size=StepSize(1e9),
             held=self.held,
             fatal=self._fatal,
@@ -120,6 +126,42 @@ async def test_what_comes_while_a_turn_is_taken_waits_and_joins() -> None:
     await settle()
     assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 2), (2, 8)]
     assert bench.applied == [0, 1, 2, 3, 4, 5, 6, 7]
+
+
+@in_virtual_time
+async def test_small_batches_keep_a_distance_and_what_comes_meanwhile_joins() -> None:
+    """The first after a pause is taken in at once."""
+    bench = Bench(rest_seconds=0.1)
+    for at in range(5):
+        bench.feed.put(run(at, at + 1))
+        await asyncio.sleep(0.03)
+    await asyncio.sleep(0.1)
+    assert [(each.start, each.stop) for each in bench.partition.turns] == [(0, 1), (1, 4), (4, 5)]
+    bench.feed.put(run(5, 6))
+    await settle()
+    assert bench.partition.expected == 5, "a rest after the latest one"
+    await asyncio.sleep(0.2)
+    bench.feed.put(run(6, 7))
+    await settle()
+    assert bench.partition.expected == 7, "there was none for long"
+
+
+@in_virtual_time
+async def test_what_is_no_small_batch_does_not_wait() -> None:
+    """Neither where it is there already, nor where the last of it comes during the rest."""
+    size = run(0, 1).size
+    bench = Bench(bytes_max=SMALL_PART * 3 * size, rest_seconds=60)
+    bench.feed.put(run(0, 1))
+    await settle()
+    bench.feed.put(run(1, 4))
+    await settle()
+    assert bench.partition.expected == 1
+    bench.feed.put(run(4, 5))
+    await settle()
+    assert bench.partition.expected == 5
+    bench.feed.put(run(5, 9))
+    await settle()
+    assert bench.partition.expected == 9
 
 
 async def test_what_is_missing_is_asked_for_once_and_nothing_beyond_it_is_done() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.runtime.timers import SLEEP_SECONDS_MAX, NextLook, PartitionTimer, TimerSpec
+from dlq_stream.runtime.timers import SLEEP_SECONDS_MAX, TICK_SECONDS_MIN, NextLook, PartitionTimer, TimerSpec
 from dlq_stream.tables import messages
 from tests.runtime.fakes import NOW, Ended, Scene, in_virtual_time, key, row
 
@@ -67,6 +67,19 @@ async def test_what_is_due_is_handled_on_time() -> None:
     for seconds, due_ms in timed.handled:
         assert due_ms / 1000 <= seconds < due_ms / 1000 + 0.005
     assert len(timed.looks) < 8
+    await timed.end()
+
+
+@in_virtual_time
+async def test_what_falls_due_at_about_the_same_time_is_handled_together() -> None:
+    """The first at once, and what follows it within the distance of ticks in one more; none of it early."""
+    timed = Timed()
+    for number in range(10):
+        await timed.put(number, 500 + number)
+    await asyncio.sleep(0.6)
+    assert [due_ms for _, due_ms in timed.handled] == list(range(500, 510))
+    assert all(due_ms / 1000 <= seconds < due_ms / 1000 + TICK_SECONDS_MIN + 0.005 for seconds, due_ms in timed.handled)
+    assert len({seconds for seconds, _ in timed.handled}) <= 2
     await timed.end()
 
 
