@@ -27,7 +27,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, TypeVar
 
@@ -48,7 +47,7 @@ from dlq_stream.runtime.ports import (
     Unavailable,
 )
 from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction, identity_of
-from dlq_stream.runtime.turns import Turns
+from dlq_stream.runtime.turns import Place, Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,8 +68,8 @@ class Partition:
     """The actor.  ``row_bytes_max`` bounds a changelog record; ``still_ours`` asks for the group's current generation.
 
     A process that was frozen does not know what became of it meanwhile; ``confirm`` asks the brokers first.
-    ``staging`` is held while input is staged: of the partitions of a worker one after the other, so that the first can
-    be written while the next is staged.
+    ``staging`` is held while a large batch is staged: of the partitions of a worker one after the other, so that the
+    first can be written while the next is staged.
     """
 
     def __init__(
@@ -170,30 +169,40 @@ class Partition:
                 self.skipped += len(run.records) - len(fresh)
             return [partial(_apply_to, apply, piece) for piece in _pieces(fresh, step)], {topic: run.stop}
 
-        return await self._shielded(work, urgent=False)
+        many = step is not None and len(run.records) > step
+        return await self._shielded(work, urgent=False, many=many)
 
     async def run(self, stage: Callable[[Transaction], T], *, urgent: bool = False) -> T | NotOurs:
         """One turn without input: a timer's tick."""
-        result = await self._shielded(lambda: ([stage], {}), urgent=urgent)
+        result = await self._shielded(lambda: ([stage], {}), urgent=urgent, many=False)
         assert not isinstance(result, Missed)  # only input can be missed
         return result
 
-    async def _shielded(self, work: Callable[[], Work[T] | Missed | None], *, urgent: bool) -> T | NotOurs | Missed:
+    async def _shielded(
+        self, work: Callable[[], Work[T] | Missed | None], *, urgent: bool, many: bool
+    ) -> T | NotOurs | Missed:
         """Cancelling the caller (an agent at a rebalance) must not cancel a commit half-way."""
-        turn = asyncio.ensure_future(self._take_turn(work, urgent))
+        turn = asyncio.ensure_future(self._take_turn(work, urgent, many))
         self._running.add(turn)  # the event loop itself holds tasks weakly
         turn.add_done_callback(self._running.discard)
         return await asyncio.shield(turn)
 
-    async def _take_turn(self, work: Callable[[], Work[T] | Missed | None], urgent: bool) -> T | NotOurs | Missed:
-        async with self._turns.turn(urgent=urgent):
+    async def _take_turn(
+        self, work: Callable[[], Work[T] | Missed | None], urgent: bool, many: bool
+    ) -> T | NotOurs | Missed:
+        place = Place(self._staging)
+        if many:
+            await place.take()
+            if self._turns.taken:
+                place.leave()
+        async with place, self._turns.turn(urgent=urgent):
             if self.closed:
                 return NOT_OURS
             try:
                 todo = work()
                 if todo is None:
                     return NOT_OURS
-                return todo if isinstance(todo, Missed) else await self._transact(*todo)
+                return todo if isinstance(todo, Missed) else await self._transact(*todo, place)
             except Fenced as error:
                 await self._confirm()
                 if self._lost():
@@ -202,13 +211,15 @@ class Partition:
             except Exception as error:
                 self._fatal(f"turn of partition {self.number}", error)
 
-    async def _transact(self, steps: Sequence[Callable[[Transaction], T]], offsets: Mapping[str, int]) -> T | NotOurs:
+    async def _transact(
+        self, steps: Sequence[Callable[[Transaction], T]], offsets: Mapping[str, int], place: Place
+    ) -> T | NotOurs:
         """Stage and commit, again after refusals and silence, until committed or not ours any more."""
         refused: dict[Identity, str] = {}
         one_by_one: set[str] = set()
         rejections, pause = 0, BACKOFF_SECONDS_FIRST
         while rejections < REJECTIONS_MAX:
-            staged = await self._stage(steps, refused)
+            staged = await self._stage(steps, refused, place)
             if staged is None:
                 return NOT_OURS
             tx, result = staged
@@ -229,10 +240,12 @@ class Partition:
         raise RuntimeError(f"partition {self.number}: {REJECTIONS_MAX} tries of one turn were refused")
 
     async def _stage(
-        self, steps: Sequence[Callable[[Transaction], T]], refused: Mapping[Identity, str]
+        self, steps: Sequence[Callable[[Transaction], T]], refused: Mapping[Identity, str], place: Place
     ) -> tuple[StagedTransaction, T] | None:
         """A transaction with these steps taken, and the result of the last one; None once the partition is closed."""
-        async with self._staging if len(steps) > 1 else nullcontext():
+        if len(steps) > 1:
+            await place.take()
+        async with place:
             tx = self._new_transaction(refused)
             for number, step in enumerate(steps):
                 if number:

@@ -1,4 +1,4 @@
-"""A lock whose urgent waiters go first: what is due is emitted before more is taken in."""
+"""Who goes first: what is due before what comes in, and of the large batches of a worker one after the other."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ class Turns:
         self._taken = False
         self._urgent: deque[asyncio.Future[None]] = deque()
         self._patient: deque[asyncio.Future[None]] = deque()
+
+    @property
+    def taken(self) -> bool:
+        """Whether somebody has the turn."""
+        return self._taken
 
     def turn(self, *, urgent: bool = False) -> Turn:
         """An async context manager that holds the lock."""
@@ -60,3 +65,35 @@ class Turn:
         self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
         self._turns.release()
+
+
+class Place:
+    """The place of one batch among those of a worker that are staged one after the other.
+
+    It is waited for before the batch takes its partition's turn, so that ticks go on meanwhile; and given up where the
+    turn is another's, which may have it for as long as brokers are away.  At the end of the context it is left anyway.
+    """
+
+    def __init__(self, queue: asyncio.Lock) -> None:
+        self._queue = queue
+        self._taken = False
+
+    async def take(self) -> None:
+        """Wait for it, unless it is taken already."""
+        if not self._taken:
+            await self._queue.acquire()
+            self._taken = True
+
+    def leave(self) -> None:
+        """Let the next one stage."""
+        if self._taken:
+            self._taken = False
+            self._queue.release()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        self.leave()

@@ -195,6 +195,44 @@ async def test_a_batch_is_given_up_where_its_partition_is_closed_while_it_is_sta
 
 
 @in_virtual_time
+async def test_ticks_do_not_wait_for_other_partitions_batches() -> None:
+    """A batch that waits to be staged has no turn yet."""
+    scene = Scene()
+    await scene.partition._staging.acquire()
+    batch = asyncio.create_task(scene.partition.consume(INPUT, run_of(0, 3), lambda tx, records: "batch", step=1))
+    await asyncio.sleep(1)
+    async with asyncio.timeout(1):
+        assert await scene.partition.run(lambda tx: "tick", urgent=True) == "tick"
+    assert not batch.done()
+    scene.partition._staging.release()
+    assert await batch == "batch"
+
+
+@in_virtual_time
+async def test_a_batch_that_waits_for_its_partition_keeps_no_other_from_being_staged() -> None:
+    """Its turn may be another's for as long as brokers are away; with the turn, it waits for its place again."""
+    one, other = Scene(0), Scene(1)
+    other.partition._staging = one.partition._staging
+    answer = asyncio.Event()
+
+    async def silent(step: str) -> None:
+        await answer.wait()
+
+    one.producer.gate = silent
+    tick = asyncio.create_task(one.partition.run(lambda tx: put_row(tx), urgent=True))
+    await asyncio.sleep(1)
+    waiting = asyncio.create_task(one.partition.consume(INPUT, run_of(0, 3), lambda tx, records: "one", step=1))
+    await asyncio.sleep(1)
+    async with asyncio.timeout(1):
+        assert await other.partition.consume(INPUT, run_of(0, 3), lambda tx, records: "other", step=1) == "other"
+    assert [tick.done(), waiting.done()] == [False, False]
+    answer.set()
+    await tick
+    assert await waiting == "one"
+    assert not one.partition._staging.locked()
+
+
+@in_virtual_time
 async def test_partitions_stage_their_steps_one_after_the_other() -> None:
     """So that the first is written while the next is staged; a tick waits for nobody."""
     one, other = Scene(0), Scene(1)
