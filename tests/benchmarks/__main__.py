@@ -15,6 +15,7 @@ import platform
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.benchmarks import burst, comeback, intake, lateness, pending, scale, stall
-from tests.benchmarks.figure import QUICK, Bench, Result, Sizes, summary
+from tests.benchmarks.figure import QUICK, Bench, Result, Row, Sizes, summary
 from tests.benchmarks.records import events
 from tests.kafka_fixture import LAUNCHER, local_kafka, missing_prerequisites
 
@@ -118,12 +119,21 @@ async def measured(bench: Bench, names: list[str], *, warm_up: bool) -> list[Res
     results = []
     for name in names:
         began = time.monotonic()
-        result = await FIGURES[name](bench)
+        result = await attempted(name, FIGURES[name](bench))
         results.append(result)
         print(f"{name}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
         print(f"{summary(result.rows)}\n\n{result.details}\n", flush=True)
     print(f"All of it:\n\n{summary([row for result in results for row in result.rows])}\n")
     return results
+
+
+async def attempted(name: str, measuring: Coroutine[Any, Any, Result]) -> Result:
+    """The result; a figure that could not be measured does not hold, and does not keep the others from being."""
+    try:
+        return await measuring
+    except Exception as error:
+        traceback.print_exc()
+        return Result([Row(name, f"not measured: {type(error).__name__}: {error}", holds=False)])
 
 
 @contextmanager

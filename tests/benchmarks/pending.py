@@ -73,11 +73,10 @@ def per_message(before: int, after: int, messages: int) -> float:
 async def _load(deployment: Deployment, worker: Running, more: int, total: int, seed: int) -> float:
     """Report so many more failures and wait until all are durably scheduled; returns the seconds that took."""
     began = time.monotonic()
-    writing = asyncio.create_task(
-        fill(deployment.bootstrap, deployment.failures, small_events(more, seed, deployment.source, POOL_LARGE))
-    )
-    await follow(deployment.bootstrap, deployment.app, deployment.failures, total, [worker.process])
-    await writing
+    made = small_events(more, seed, deployment.source, POOL_LARGE)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fill(deployment.bootstrap, deployment.failures, made))
+        await follow(deployment.bootstrap, deployment.app, deployment.failures, total, [worker.process])
     return time.monotonic() - began
 
 

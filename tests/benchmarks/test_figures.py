@@ -76,6 +76,17 @@ def test_sizes_come_from_the_options() -> None:
             bench.at_least_one(wrong)
 
 
+async def test_a_figure_that_could_not_be_measured_does_not_hold() -> None:
+    """It is a row of the table like the others, with the reason."""
+
+    async def broken() -> Result:
+        raise TimeoutError("no retry came")
+
+    result = await bench.attempted("burst", broken())
+    assert not result.holds
+    assert summary(result.rows).endswith("| burst | not measured: TimeoutError: no retry came | - | DOES NOT HOLD |")
+
+
 def test_the_footer_says_what_the_figures_are_worth() -> None:
     """When, where, with what; and whether the machine was busy or the numbers small."""
     quiet = bench.footer(load=0.4, seconds=600, quick=False)
