@@ -33,12 +33,12 @@ class Chaos:
         self._resets: list[asyncio.Task[None]] = []
         clients = Clients(world, self._random)
         steps: list[tuple[Step, float]] = [
-            (self.produce, 4),
+            (self.produce, 3),
             (clients.order, 9),
             (clients.send_again, 2),
             (clients.miscount, 2),
             (clients.poison, 2),
-            (self.wait, 9),
+            (self.wait, 6),
             (self.kill, 2),
             (self.stop, 1),
             (self.freeze, 2),

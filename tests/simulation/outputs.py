@@ -36,7 +36,7 @@ class Outputs:
             if change.grown != emitted[change.id]:
                 told = f"{shown(change.old)} became {shown(change.new)}"
                 self._scribe.violated(f"{emitted[change.id]} emissions, and {told}")
-            self._check_dead_letter(change, parts)
+            self._check_dead_letter(change, parts, of_timer=not txn.offsets)
         self.dead_letters += len(parts.dead_letters)
 
     def _check_emission(self, txn: Txn, fold: Fold, entry: Entry, change: Change | None, clock_ms: int) -> None:
@@ -55,12 +55,12 @@ class Outputs:
         if clock_ms < due_ms:
             self._scribe.violated(f"{what} is early: due at {due_ms}, committed at {clock_ms} by {txn.by}'s clock")
 
-    def _check_dead_letter(self, change: Change, parts: Parts) -> None:
+    def _check_dead_letter(self, change: Change, parts: Parts, *, of_timer: bool) -> None:
         """A message that became written was; where it is one transition, just once."""
         old, new = change.old, change.new
         wrote = sum(id_of(entry) == change.id for entry in parts.dead_letters)
         written = _written(new) and not _written(old)
-        one_step = new is None or new.revision - (old.revision if old else 0) <= 1
+        one_step = of_timer if new is None else new.revision - (old.revision if old else 0) <= 1
         if (written and not wrote) or (one_step and wrote != written):
             self._scribe.violated(f"{wrote} dead letters, and {shown(old)} became {shown(new)}")
 
