@@ -35,6 +35,7 @@ def test_defaults_are_the_documented_ones() -> None:
     assert (settings.partitions, settings.web_port, settings.replication_factor) == (12, 6066, -1)
     assert (settings.max_retries, settings.initial_backoff_seconds, settings.backoff_multiplier) == (3, 60, 5)
     assert (settings.max_backoff_seconds, settings.outcome_timeout_seconds) == (3600, 3600)
+    assert settings.standby_replicas == 0
     assert (settings.record_bytes_max, settings.retention_days, settings.wait_seconds) == (1_048_576, 30, 30)
 
 
@@ -118,6 +119,7 @@ def test_every_problem_is_told_with_value_allowed_and_place(file: Path, monkeypa
         ("backoff_multiplier", "0.5"),
         ("outcome_timeout_seconds", "0"),
         ("web_port", "65536"),
+        ("standby_replicas", "-1"),
         ("instance_id", "a b"),
         ("allowed_topics", " , "),
         ("emit_to", "moon"),
