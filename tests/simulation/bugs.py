@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 from unittest import mock
@@ -94,10 +94,10 @@ class TimerOfLostPartition(Partition):
             self._emit = stage
         return await super().run(stage, urgent=urgent)
 
-    async def _transact(self, steps: Sequence[Any], offsets: Mapping[str, int]) -> Any:
+    async def _transact(self, steps: Any, *turn: Any) -> Any:
         while True:
             try:
-                return await super()._transact(steps, offsets)
+                return await super()._transact(steps, *turn)
             except Fenced:
                 if steps[0] is not self._emit:
                     raise
@@ -134,9 +134,9 @@ class ForeignRowsAccepted(Partition):
 class GapsAccepted(Partition):
     """A run that does not begin where the former one ended is taken as it comes."""
 
-    async def consume(self, topic: str, run: Any, apply: Any, **options: Any) -> Any:
+    async def consume(self, topic: str, *run: Any, **options: Any) -> Any:
         self.expected.pop(topic, None)
-        return await super().consume(topic, run, apply, **options)
+        return await super().consume(topic, *run, **options)
 
 
 class SilenceIsSuccess(Partition):
