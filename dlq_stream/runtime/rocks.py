@@ -14,7 +14,8 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -110,10 +111,18 @@ class RocksStore:
         self._found_damaged.unlink(missing_ok=True)
         return db
 
-    def _note_damage(self, error: Exception) -> None:
-        """Damage that is met while reading ends the process; the next one must not meet it again."""
-        if _CORRUPTION in str(error):
-            self._found_damaged.write_text(str(error))
+    @contextmanager
+    def _noting_damage(self) -> Iterator[None]:
+        """Damage that is met ends the process; the next one must not meet it again, in whatever it does first.
+
+        RocksDB may meet it by itself, and tells the next write of it.
+        """
+        try:
+            yield
+        except Exception as error:
+            if _CORRUPTION in str(error):
+                self._found_damaged.write_text(str(error))
+            raise
 
     def wipe(self, why: str) -> None:
         """Delete everything, loudly."""
@@ -128,22 +137,16 @@ class RocksStore:
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """See `Store.get_many`."""
-        try:
+        with self._noting_damage():
             found: list[bytes | None] = self._db.get(list(keys))
-        except Exception as error:
-            self._note_damage(error)
-            raise
         return found
 
     def scan(self, start: bytes, stop: bytes, limit: int, *, reverse: bool = False) -> list[tuple[bytes, bytes]]:
         """See `Store.scan`."""
         if limit <= 0 or start >= stop:
             return []
-        try:
+        with self._noting_damage():
             return self._scan(start, stop, limit, reverse)
-        except Exception as error:
-            self._note_damage(error)
-            raise
 
     def _scan(self, start: bytes, stop: bytes, limit: int, reverse: bool) -> list[tuple[bytes, bytes]]:
         bounds = rocksdict.ReadOptions()
@@ -177,14 +180,16 @@ class RocksStore:
         for table, offset in offsets.items():
             put(META + b"offset:" + table.encode(), b"%d" % offset)
         put(META + b"written", b"%d" % now_ms)
-        self._db.write(batch, self._options)
+        with self._noting_damage():
+            self._db.write(batch, self._options)
         if time.monotonic() > self._flushed + FLUSH_SECONDS:
             self.flush(wait=False)
 
     def flush(self, *, wait: bool = True) -> None:
         """Have what was written in files."""
         self._flushed = time.monotonic()
-        self._db.flush(wait)
+        with self._noting_damage():
+            self._db.flush(wait)
 
     # --- what the state was built from --------------------------------------------------------------------------
 
@@ -197,14 +202,15 @@ class RocksStore:
         return self._number(META + b"written")
 
     def _number(self, key: bytes) -> int | None:
-        value = self._db.get(key)
+        [value] = self.get_many([key])
         return None if value is None else int(value)
 
     def identity(self) -> dict[str, Any] | None:
         """What the state was built from, as given to `set_identity`."""
-        value = self._db.get(META + b"identity")
+        [value] = self.get_many([META + b"identity"])
         return None if value is None else json.loads(value)
 
     def set_identity(self, identity: Mapping[str, Any]) -> None:
         """Remember what the state is being built from."""
-        self._db.put(META + b"identity", json.dumps(identity, sort_keys=True).encode())
+        with self._noting_damage():
+            self._db.put(META + b"identity", json.dumps(identity, sort_keys=True).encode())

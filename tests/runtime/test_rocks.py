@@ -168,6 +168,57 @@ def test_damage_met_in_the_middle_is_not_met_again(tmp_path: Path, caplog: pytes
     store.close()
 
 
+@pytest.mark.parametrize(
+    "step",
+    [RocksStore.identity, RocksStore.written_ms, lambda store: store.offset("messages")],
+    ids=["identity", "written_ms", "offset"],
+)
+def test_damage_met_first_of_all_is_not_met_again(
+    tmp_path: Path, step: Callable[[RocksStore], object], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What a store says of itself lies in blocks like any row: a worker that asks for it would end at every start."""
+    filled(tmp_path / "p0").close()
+    for file in (tmp_path / "p0").glob("*.sst"):
+        with file.open("r+b") as opened:
+            opened.seek(10)
+            opened.write(b"\xaa" * 10)  # in the first block, where the store's own entries are
+    store = RocksStore(tmp_path / "p0")
+    with pytest.raises(Exception, match="Corruption"):
+        step(store)
+    store.close()
+    store = RocksStore(tmp_path / "p0")
+    assert store.identity() is None
+    assert "built anew from the changelogs: Corruption" in caplog.text
+    store.close()
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda store: store.write({b"mx": b"1"}, {}, 1), RocksStore.flush, lambda store: store.set_identity({})],
+    ids=["write", "flush", "set_identity"],
+)
+def test_damage_that_rocksdb_met_by_itself_is_not_met_again(
+    tmp_path: Path, step: Callable[[RocksStore], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it compacts, say: whoever writes next is told."""
+    store = filled(tmp_path / "p0", rows=10)
+    database = store._db
+
+    class Damaged:
+        def refuse(self, *arguments: object) -> None:
+            raise Exception("Corruption: block checksum mismatch")
+
+        write = flush = put = refuse
+
+    monkeypatch.setattr(store, "_db", Damaged())
+    with pytest.raises(Exception, match="Corruption"):
+        step(store)
+    database.close()
+    store = RocksStore(tmp_path / "p0")
+    assert count(store) == 0
+    store.close()
+
+
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_state_in_use_by_another_process_is_left_alone(tmp_path: Path, damaged: bool) -> None:
     """Though it was found damaged before."""
