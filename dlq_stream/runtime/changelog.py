@@ -24,7 +24,7 @@ import aiokafka
 from aiokafka import TopicPartition, errors
 
 from dlq_stream.core.errors import ConfigurationError
-from dlq_stream.kafka import no_topic_creation
+from dlq_stream.kafka import no_topic_creation, stop_consumer
 from dlq_stream.runtime.ports import Clock, Unavailable
 from dlq_stream.runtime.replay import changes_of
 from dlq_stream.runtime.rocks import RocksStore
@@ -96,7 +96,7 @@ class KafkaChangelog:
         except (errors.KafkaConnectionError, errors.KafkaTimeoutError, errors.NodeNotReadyError, TimeoutError) as error:
             raise Unavailable(f"changelogs of partition {self._partition}: {error!r}") from error
         finally:
-            await consumer.stop()
+            await stop_consumer(consumer)
 
     async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> int:
         asked_ms = self._clock.now_ms()

@@ -49,6 +49,7 @@ class Standby:
         self._refuse = refuse
         self._fatal = fatal
         self._pause = BACKOFF_SECONDS_FIRST
+        self._closing = False
         self._task: asyncio.Task[None] | None = None
 
     def start(self, caught_up: Callable[[int, int], None]) -> None:
@@ -62,6 +63,7 @@ class Standby:
 
     async def close(self) -> None:
         """Stop and release the store."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)  # what it raised has ended the process already
@@ -75,6 +77,10 @@ class Standby:
                 log.warning("standby of partition %d: %s, next try in %.1f s", self.number, error, self._pause)
             except DLQError as error:
                 self._refuse(error)
+            except asyncio.CancelledError as error:
+                if self._closing:
+                    raise
+                self._fatal(f"standby of partition {self.number}", error)
             except Exception as error:
                 self._fatal(f"standby of partition {self.number}", error)
             await asyncio.sleep(self._pause)

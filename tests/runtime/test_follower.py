@@ -6,25 +6,28 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import pytest_asyncio
 
-from dlq_stream.core.errors import UnsupportedFormat
+from dlq_stream.core.errors import DLQError, UnsupportedFormat
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.kafka import split_brokers
+from dlq_stream.runtime import changelog
 from dlq_stream.runtime import follower as module
 from dlq_stream.runtime.changelog import StateOrigin
 from dlq_stream.runtime.follower import KafkaFollower
 from dlq_stream.runtime.ports import Batch, Unavailable
 from dlq_stream.runtime.rocks import META, RocksStore
+from dlq_stream.runtime.standby import Standby
 from dlq_stream.tables import TABLES
 from dlq_stream.tables.codec import UndecodableRow
 from tests.contract.kafka_harness import DAY_MS, PARTITIONS, KafkaSubject, SetClock, create_changelogs
 from tests.integration.harness import eventually
 from tests.kafka_clients import Outgoing, delete_topic, produce
 from tests.kafka_fixture import LocalKafka, unique_name
-from tests.runtime.fakes import key, row
+from tests.runtime.fakes import fatal, key, row
 from tests.runtime.test_restore import first_rows, later_rows
 
 MESSAGES = TABLES[0].changelog
@@ -309,3 +312,46 @@ async def test_changelogs_created_anew_under_it_are_noticed(home: Home) -> None:
         with pytest.raises(RuntimeError, match="truncated, or created anew"):
             async with asyncio.timeout(30):
                 await copy.following
+
+
+async def test_brokers_may_go_away_and_come_back(
+    kafka_factory: Callable[..., LocalKafka], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of everything it asks them; it ends nothing, and what comes afterwards is copied."""
+    monkeypatch.setattr(module, "STAMP_SECONDS", 0.2)
+    monkeypatch.setattr(changelog, "STALL_SECONDS_MAX", 2.0)
+    monkeypatch.setattr(module, "STALL_SECONDS_MAX", 2.0)
+    broker = await asyncio.to_thread(kafka_factory)
+    home = Home(broker.bootstrap, tmp_path)
+    await create_changelogs(home.bootstrap, home.app_id)
+    store = RocksStore(tmp_path / "copy" / "p0")
+    origin = StateOrigin(home.app_id, "cluster", PARTITIONS, DAY_MS)
+    options = {"bootstrap_servers": split_brokers(home.bootstrap), "client_id": "standby"}
+    follower = KafkaFollower(0, store, origin, home.clock, options)
+    standby = Standby(0, store=store, changelog=follower, refuse=no_refusal, fatal=fatal)
+    caught_up: list[int] = []
+    standby.start(lambda number, rows: caught_up.append(rows))
+    [task] = [each for each in asyncio.all_tasks() if each.get_name() == "standby-0"]
+
+    async def looks() -> int:
+        assert not task.done(), task.exception()
+        return len(caught_up)
+
+    async def row_1() -> list[bytes | None]:
+        assert not task.done(), task.exception()
+        return store.get_many([b"m" + key(1)])
+
+    try:
+        await eventually(looks)
+        for due_ms in (1, 2):
+            await asyncio.to_thread(broker.kill)
+            await asyncio.sleep(5.0 * due_ms - 4.9)  # briefly; and for longer than anything is waited for
+            await asyncio.to_thread(broker.start)
+            await produce(home.bootstrap, [Outgoing(MESSAGES(home.app_id), row(due_ms), key(1), partition=0)])
+            await eventually(row_1, 60, wanted=lambda seen, due_ms=due_ms: seen == [row(due_ms)])
+    finally:
+        await standby.close()
+
+
+def no_refusal(error: DLQError) -> NoReturn:
+    raise AssertionError(f"refused: {error}") from error

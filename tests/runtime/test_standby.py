@@ -151,10 +151,14 @@ async def test_closing_does_not_wait_for_brokers_that_are_away() -> None:
     assert copies.stores[1].closed
 
 
+@pytest.mark.parametrize("error", [ValueError("torn"), asyncio.CancelledError()])
 @in_virtual_time
-async def test_what_is_unexpected_ends_the_process() -> None:
-    """A copy that stopped in silence would be found out at the take-over, when it is needed."""
-    copies = Copies(p1=Changelog(ValueError("torn")))
+async def test_what_is_unexpected_ends_the_process(error: BaseException) -> None:
+    """A copy that stopped in silence would be found out at the take-over, when it is needed.
+
+    A cancellation that nobody sent is one of the ways.
+    """
+    copies = Copies(p1=Changelog(error))
     copies.start()
     with pytest.raises(Ended, match="standby of partition 1"):
         await task_of(1)
