@@ -22,6 +22,7 @@ from typing import Any
 
 import aiokafka
 from aiokafka import errors
+from aiokafka.producer import sender as aiokafka_sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 
 from dlq_stream.kafka import no_topic_creation
@@ -32,6 +33,11 @@ log = logging.getLogger(__name__)
 
 RETRY_BACKOFF_MS = 10
 """aiokafka's pause before it repeats a retriable request; see the module's text."""
+
+AFTER_COMMIT_SECONDS = 0.005
+"""aiokafka's pause before it asks again to begin a transaction whose predecessor the brokers are still ending; there it
+is a constant.  Of the transactions of partitions that are always busy one in 16 met it (measured at 1,500 retries/s).
+"""
 
 SUSPICION_SECONDS = 0.5
 """A write without answer for this long makes us ask whether its destinations still exist."""
@@ -83,6 +89,7 @@ class KafkaProducer:
         missing: Callable[[Collection[str]], Awaitable[bool]],
     ) -> None:
         compression.install()
+        aiokafka_sender.BACKOFF_OVERRIDE = AFTER_COMMIT_SECONDS  # removes: 20 ms of waiting for what takes one or two
         self._id = transactional_id
         self._group = group
         self._partition = partition
