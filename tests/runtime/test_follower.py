@@ -314,6 +314,7 @@ async def test_changelogs_created_anew_under_it_are_noticed(home: Home) -> None:
                 await copy.following
 
 
+@pytest.mark.timeout(240)
 async def test_brokers_may_go_away_and_come_back(
     kafka_factory: Callable[..., LocalKafka], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -345,7 +346,7 @@ async def test_brokers_may_go_away_and_come_back(
         await eventually(looks)
         for due_ms in (1, 2):
             await asyncio.to_thread(broker.kill)
-            await asyncio.sleep(5.0 * due_ms - 4.9)  # briefly; and for longer than anything is waited for
+            await asyncio.sleep(3.0 * due_ms - 2.9)  # briefly; and for longer than anything is waited for
             await asyncio.to_thread(broker.start)
             await produce(home.bootstrap, [Outgoing(MESSAGES(home.app_id), row(due_ms), key(1), partition=0)])
             await eventually(row_1, 60, wanted=lambda seen, due_ms=due_ms: seen == [row(due_ms)])
