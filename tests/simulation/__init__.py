@@ -7,6 +7,8 @@ half a second, and a seed that finds something finds it again, on any machine an
     python -m tests.simulation --seed 7         # replay: the whole history, and what was wrong
     python -m tests.simulation --count 10000    # many seeds, and what they came by
 
+`make test` runs a thousand (about three minutes on two cores); ``--simulation-seeds`` says otherwise.
+
 **What is real**: `runtime.owner`, `partition`, `feed`, `transaction`, `batches`, `timers`, `destinations`, the whole
 of `engine`, `tables` and `core`.  They are the code of the product, unchanged.
 
@@ -28,5 +30,6 @@ have to come by all of it.  `bugs` plants one bug for each mechanism, to see tha
 
 **What is not simulated**: Faust and aiokafka themselves, RocksDB, sockets and Kafka's wire protocol: the tests in
 `tests.integration` and `tests.crash` run those, on real brokers.  The reporter of the SDK and its spool: here agents
-report over `wire`.  Standbys, alerts and the web.  Loss of what brokers acknowledged: the simulated ones keep it.
+report over `wire`.  Standbys, alerts and the web.  Loss of what brokers acknowledged: the simulated ones keep it.  The
+time that code takes: staging is instantaneous, only requests, pauses and clocks take virtual time.
 """
