@@ -150,6 +150,7 @@ class Fleet:
         self.workers = {name: Worker(name, directory, environment) for name in names}
         self.comebacks: list[Comeback] = []
         self._supervision: asyncio.Task[None] | None = None
+        self.partitions = 0  # how many there are to share; `until_shared` says it
 
     async def __aenter__(self) -> Fleet:
         for worker in self.workers.values():
@@ -174,6 +175,7 @@ class Fleet:
 
     async def until_shared(self, partitions: int) -> None:
         """Wait until every partition is at work on exactly one worker, and every worker has some."""
+        self.partitions = partitions
         deadline = time.monotonic() + READY_SECONDS_MAX
         while True:
             if self.share(partitions, self.workers):
@@ -222,21 +224,19 @@ class Fleet:
         worker = self.workers[name]
         had, watch = worker.at_work_on(), Watch()
         others = [each.name for each in self.workers.values() if each.process is not None and each is not worker]
-        everything = sum(len(each.at_work_on()) for each in self.workers.values())
         worker.stopping = True
         worker.signal(signal.SIGTERM)
-        await self.until(lambda: self.share(everything, others), f"{others} should have all that {name} left")
+        await self.until(lambda: self.share(self.partitions, others), f"{others} should have all that {name} left")
         self.note(watch, name, had, "leave")
 
     async def join(self, name: str) -> None:
         """Start one that has left; returns when it has its share again."""
         worker = self.workers[name]
-        everything = sum(len(each.at_work_on()) for each in self.workers.values())
         await self.until(lambda: worker.process is None, f"{name} should have ended")
         worker.told, worker.stopping, watch = worker.told + 1, False, Watch()
         worker.start()
         here = [each.name for each in self.workers.values() if each.process is not None]
-        await self.until(lambda: self.share(everything, here), f"{name} should have its share")
+        await self.until(lambda: self.share(self.partitions, here), f"{name} should have its share")
         self.note(watch, name, worker.at_work_on(), "join")
 
     async def stop(self) -> float:
