@@ -12,7 +12,6 @@ from typing import Any
 
 from dlq_stream.core.commands import Action, Command, Order, Succeeded, parse_command
 from dlq_stream.core.decide import EscalationReason
-from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.events import (
     EventIgnored,
     MessageEscalated,
@@ -20,16 +19,14 @@ from dlq_stream.core.events import (
     MessageRescheduled,
     MessageResolved,
 )
-from dlq_stream.core.headers import FORWARDED, FORWARDED_YES
-from dlq_stream.core.ids import partition_of
 from dlq_stream.core.lifecycle import Event, Ignored, Standing, next_state, standing_of_success, why_ignored
 from dlq_stream.core.model import DLQMessageStatus, Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
-from dlq_stream.engine.forwarding import forward_command
+from dlq_stream.engine.forwarding import forward_command, ours_of
 from dlq_stream.engine.purge import PURGE_ORDERED_MS, purge_or_leave
-from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
+from dlq_stream.engine.quarantine import each_or_quarantine, understood
 from dlq_stream.engine.turn import Turn, advance
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
@@ -44,19 +41,7 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
     Raises nothing that a command is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
     """
     turn = Turn.of(tx, engine)
-    ours: list[tuple[Record, Command]] = []
-    for record in records:
-        try:  # nothing is staged here but one send, last
-            command = parse_command(record.value)
-            target = partition_of(command.id, tx.partitions)
-            if target == tx.partition:
-                ours.append((record, command))
-            else:
-                if (FORWARDED, FORWARDED_YES) in record.headers:
-                    raise MalformedEvent(f"message_id: {command.id.hex()} was forwarded to the wrong partition")
-                forward_command(turn, record, command.id, target)
-        except Exception as error:
-            quarantine(turn, record, error)
+    ours = ours_of(turn, understood(turn, records, lambda record: parse_command(record.value)), forward_command)
     desk = _Desk(turn, {command.id for _, command in ours})
     each_or_quarantine(turn, ours, desk.apply)
 

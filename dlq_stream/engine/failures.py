@@ -10,7 +10,7 @@ rows are decoded only where there are any, and nothing is built that is not writ
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -31,7 +31,7 @@ from dlq_stream.core.headers import (
     FailureEvent,
     parse_failure,
 )
-from dlq_stream.core.ids import message_id, origins_agree, partition_of, partitions_of
+from dlq_stream.core.ids import message_id, origins_agree, partition_of
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, Standing, State, standing
 from dlq_stream.core.model import Headers, Origin, Record
 from dlq_stream.core.policy import RetryPolicy
@@ -39,8 +39,8 @@ from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import Engine
 from dlq_stream.engine.dead_letters import escalate
 from dlq_stream.engine.fingerprint import fingerprint
-from dlq_stream.engine.forwarding import forward_failure
-from dlq_stream.engine.quarantine import each_or_quarantine, quarantine
+from dlq_stream.engine.forwarding import forward_failure, forward_misplaced, ours_of
+from dlq_stream.engine.quarantine import each_or_quarantine, understood
 from dlq_stream.engine.rules import QueueRules
 from dlq_stream.engine.targets import target_of
 from dlq_stream.engine.turn import Turn, advance
@@ -62,44 +62,24 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
     `UnsupportedFormat` (this worker is too old) gets through.
     """
     turn = Turn.of(tx, engine)
-    ours = _ours(turn, _understood(turn, records))
+    ours = ours_of(turn, understood(turn, records, _reader(engine)), forward_misplaced)
     intake = _Intake(turn, {event.id for _, event in ours})
     each_or_quarantine(turn, ours, intake.apply)
 
 
-def _understood(turn: Turn, records: Sequence[Record]) -> list[tuple[Record, FailureEvent]]:
-    """What the records report; those that cannot be understood are quarantined."""
-    events: list[tuple[Record, FailureEvent]] = []
+def _reader(engine: Engine) -> Callable[[Record], FailureEvent]:
+    """Parses, and checks each combination of names once."""
     checked: set[tuple[str, str | None]] = set()
-    for record in records:
-        try:
-            event = parse_failure(record)
-            names = event.origin.topic, event.retry_topic
-            if names not in checked:
-                _check_names(event, turn.engine)  # before it is passed on: quarantine keeps it as it was received
-                checked.add(names)
-            events.append((record, event))
-        except Exception as error:
-            quarantine(turn, record, error)
-    return events
 
+    def read(record: Record) -> FailureEvent:
+        event = parse_failure(record)
+        names = event.origin.topic, event.retry_topic
+        if names not in checked:
+            _check_names(event, engine)  # before it is passed on: quarantine keeps it as it was received
+            checked.add(names)
+        return event
 
-def _ours(turn: Turn, events: list[tuple[Record, FailureEvent]]) -> list[tuple[Record, FailureEvent]]:
-    """Those that belong to this partition; the others are passed on, or quarantined where that has been tried."""
-    here, ours = turn.tx.partition, []
-    targets = partitions_of([event.id for _, event in events], turn.tx.partitions)
-    for pair, target in zip(events, targets, strict=True):
-        if target == here:
-            ours.append(pair)
-            continue
-        record, event = pair
-        try:  # nothing is staged here but one send, last
-            if event.forwarded:
-                raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
-            forward_failure(turn, record, event, target)
-        except Exception as error:
-            quarantine(turn, record, error)
-    return ours
+    return read
 
 
 def _check_names(event: FailureEvent, engine: Engine) -> None:

@@ -39,6 +39,17 @@ def quarantine(turn: Turn, record: Record, error: Exception) -> None:
     turn.seen.append(EventQuarantined(record.topic, record.partition, record.offset, fault))
 
 
+def understood(turn: Turn, records: Iterable[Record], read: Callable[[Record], EventT]) -> list[tuple[Record, EventT]]:
+    """What the records say; those that make ``read`` raise are quarantined."""
+    events: list[tuple[Record, EventT]] = []
+    for record in records:
+        try:
+            events.append((record, read(record)))
+        except Exception as error:
+            quarantine(turn, record, error)
+    return events
+
+
 def each_or_quarantine(
     turn: Turn, ours: Iterable[tuple[Record, EventT]], apply: Callable[[Record, EventT], None]
 ) -> None:
