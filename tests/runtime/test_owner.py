@@ -50,6 +50,16 @@ class Machine:
     def apply(self, tx: Transaction, records: Sequence[Record]) -> None:
         self.applied.append([record.value for record in records])
 
+    async def open_two(self) -> None:
+        """Partitions 0 and 1 are at work; whatever 0 asks of its brokers takes ten seconds."""
+        await self.owner.open({0, 1}, 1)
+        self.owner.ready({})
+
+        async def slow(step: str) -> None:
+            await asyncio.sleep(10)
+
+        self.scenes[0][0].producer.gate = slow
+
     async def consume(self, *runs: Any) -> None:
         for run in runs:
             await self.owner.consume(Poll(INPUT, {0: run}), self.apply)
@@ -177,13 +187,7 @@ async def test_an_unexpected_error_while_opening_is_the_callers() -> None:
 async def test_runs_reach_their_partitions_side_by_side() -> None:
     """One that takes long holds up no other; a partition that is not owned is passed over."""
     machine = Machine()
-    await machine.owner.open({0, 1}, 1)
-    machine.owner.ready({})
-
-    async def slow(step: str) -> None:
-        await asyncio.sleep(10)
-
-    machine.scenes[0][0].producer.gate = slow
+    await machine.open_two()
     poll = Poll(INPUT, {0: run_of(0, 1), 1: run_of(0, 1), 3: run_of(0, 1)})
     await machine.owner.consume(poll, machine.apply)
     await asyncio.sleep(1)
@@ -197,13 +201,7 @@ async def test_runs_reach_their_partitions_side_by_side() -> None:
 async def test_a_full_input_is_one_that_is_held_up() -> None:
     """The others go on; room is told of."""
     machine = Machine()
-    await machine.owner.open({0, 1}, 1)
-    machine.owner.ready({})
-
-    async def slow(step: str) -> None:
-        await asyncio.sleep(10)
-
-    machine.scenes[0][0].producer.gate = slow
+    await machine.open_two()
     run = run_of(0, 12)
     assert run.size > machine.owner.limits.bytes_max
     await machine.owner.consume(Poll(INPUT, {0: run_of(0, 1), 1: run_of(0, 1)}), machine.apply)
