@@ -6,6 +6,8 @@ import socket
 import time
 
 import pytest
+from aiokafka.client import AIOKafkaClient, CoordinationType
+from aiokafka.errors import CoordinatorNotAvailableError
 
 from dlq_stream.core.errors import BrokersUnavailable
 from dlq_stream.kafka import no_topic_creation, split_brokers, wait_for_brokers
@@ -37,3 +39,17 @@ def test_only_clients_can_be_made_quiet() -> None:
     """Anything else is a mistake of the caller."""
     with pytest.raises(TypeError, match="not a client of aiokafka"):
         no_topic_creation(object())
+
+
+async def test_a_cluster_without_a_broker_at_work_is_asked_again() -> None:
+    """It may answer before its only broker counts itself in; aiokafka, left alone, asserts."""
+    theirs, ours = AIOKafkaClient(), no_topic_creation(AIOKafkaClient())
+    try:
+        with pytest.raises(AssertionError, match="bootstrap"):
+            await theirs.coordinator_lookup(CoordinationType.TRANSACTION, "p0")
+        with pytest.raises(CoordinatorNotAvailableError) as raised:
+            await ours.coordinator_lookup(CoordinationType.TRANSACTION, "p0")
+        assert raised.value.retriable
+    finally:
+        await theirs.close()
+        await ours.close()
