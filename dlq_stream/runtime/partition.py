@@ -26,27 +26,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
 from dlq_stream.core.model import Record
-from dlq_stream.core.transaction import UNAVAILABLE, Transaction
+from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime.batches import batches_of
+from dlq_stream.runtime.lessons import Lessons
 from dlq_stream.runtime.outcomes import NOT_OURS, Fatal, Identification, Missed, NotOurs, Rejected, Watcher, Work
 from dlq_stream.runtime.ports import (
-    TOO_LARGE,
     Changelog,
     Clock,
     Destinations,
     Fenced,
     Producer,
-    Refusal,
     Run,
     Store,
     Unavailable,
 )
-from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction, identity_of
+from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction
 from dlq_stream.runtime.turns import Place, Turns
 
 log = logging.getLogger(__name__)
@@ -215,24 +214,24 @@ class Partition:
         self, steps: Sequence[Callable[[Transaction], T]], offsets: Mapping[str, int], place: Place
     ) -> T | NotOurs:
         """Stage and commit, again after refusals and silence, until committed or not ours any more."""
-        refused: dict[Identity, str] = {}
-        one_by_one: set[str] = set()
+        lessons = Lessons(self._destinations, self._own_prefix)
         rejections, pause = 0, BACKOFF_SECONDS_FIRST
         while rejections < REJECTIONS_MAX:
-            staged = await self._stage(steps, refused, place)
+            staged = await self._stage(steps, lessons.refused, place)
             if staged is None:
                 return NOT_OURS
             tx, result = staged
             try:
-                await self._commit(tx, offsets, one_by_one)
+                await self._commit(tx, offsets, lessons.one_by_one)
                 self.expected.update(offsets)
                 return result
             except Rejected as rejected:
                 rejections += 1
-                await self._learn(tx, rejected, refused, one_by_one)
+                await lessons.learn(tx, rejected)
             except Unavailable as error:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
-                await self._find_out_what_is_silent(tx, error)
+                if not self.closed:
+                    await lessons.look_for_the_silent(tx, error)
                 await self._rest(pause)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
             if not await self._start_again():
@@ -296,54 +295,10 @@ class Partition:
 
     # --- trouble ------------------------------------------------------------------------------------------------
 
-    async def _learn(
-        self, tx: StagedTransaction, rejected: Rejected, refused: dict[Identity, str], one_by_one: set[str]
-    ) -> None:
-        """Remember refusals so that the next staging decides with them."""
-        for refusal in rejected.refusals:
-            if refusal.topic.startswith(self._own_prefix):
-                await self._learn_of_ours(tx, refusal)
-                continue
-            if not refusal.records:
-                log.warning("destination %s refuses: %s", refusal.topic, refusal.reason)
-                self._destinations.refuse(refusal.topic, refusal.reason)
-                continue
-            if len(refusal.records) > 1 and refusal.topic not in one_by_one:
-                one_by_one.add(refusal.topic)
-                continue
-            sent = rejected.records[refusal.topic, refusal.partition]
-            for position in refusal.records:
-                refused[identity_of(refusal.topic, sent[position])] = refusal.reason
-
-    async def _learn_of_ours(self, tx: StagedTransaction, refusal: Refusal) -> None:
-        """What one of our own topics takes is known when it is written, unless the brokers did not answer before."""
-        if refusal.reason != TOO_LARGE or tx.destination(refusal.topic) is not None:
-            raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
-        await self._destinations.look_up({refusal.topic})
-
-    async def _find_out_what_is_silent(self, tx: StagedTransaction, error: Unavailable) -> None:
-        """A destination that went away in mid-flight looks like brokers that do not answer."""
-        if not self.closed:
-            topics = {out.topic for out in tx.outputs}
-            await self._destinations.look_up(topics)
-            self._put_off(error.silent)
-            for topic in topics:
-                known = self._destinations.known(topic)
-                if topic.startswith(self._own_prefix) and known is not None and known.refusal == "missing":
-                    raise RuntimeError(f"our own topic {topic!r} is gone")  # waiting does not bring it back
-
     async def _rest(self, seconds: float) -> None:
         """A pause, which a closed partition does not make."""
         if not self.closed:
             await asyncio.sleep(seconds)
-
-    def _put_off(self, silent: Collection[str]) -> None:
-        """Where a destination alone does not answer it is at fault, and nothing else shall wait for it."""
-        for topic in silent:
-            known = self._destinations.known(topic)
-            if known is not None and known.refusal is None and not topic.startswith(self._own_prefix):
-                log.warning("destination %s does not answer: what is due there is put off", topic)
-                self._destinations.refuse(topic, UNAVAILABLE)
 
     async def _start_again(self) -> bool:
         """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
