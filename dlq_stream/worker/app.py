@@ -15,7 +15,8 @@ from dlq_stream import logs
 from dlq_stream.runtime.crash import EXIT_FAILED, refuse
 from dlq_stream.runtime.process import Worker
 from dlq_stream.settings import load, remarks
-from dlq_stream.worker.run import free_port, spare_the_collector
+from dlq_stream.worker.collector import spare_the_collector
+from dlq_stream.worker.run import free_port
 from dlq_stream.worker.stream import stream
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import socket
 from collections.abc import Callable
@@ -12,13 +11,11 @@ from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.runtime.crash import EXIT_CRASH_ONLY
 from dlq_stream.runtime.process import Worker
 from dlq_stream.settings import Settings
+from dlq_stream.worker.collector import spare_the_collector
 from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.stream import stream
 
 log = logging.getLogger(__name__)
-
-COLLECTED_AFTER_OBJECTS = 50_000
-"""How many objects may come to be before Python looks for cycles among them; a poll of records is half of that."""
 
 
 def main(settings: Settings, check_signals: Callable[[], None]) -> int:
@@ -45,17 +42,6 @@ def main(settings: Settings, check_signals: Callable[[], None]) -> int:
     except (Exception, asyncio.CancelledError):  # Faust raises again whatever one of its services crashed with
         log.critical("the worker ended unexpectedly", exc_info=True)
     return EXIT_CRASH_ONLY
-
-
-def spare_the_collector() -> None:
-    """Leave what exists by now out of garbage collection, and collect less often.
-
-    Records are tuples of tuples by the thousand, and none is part of a cycle: looking through them, and through every
-    module loaded, again and again took a fifth of the processor time of intake.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(COLLECTED_AFTER_OBJECTS, 10, 10)
 
 
 def free_port(port: int) -> int:
