@@ -256,9 +256,14 @@ class StagedTransaction:
         return cast(F, self._shared)
 
     def finish(self) -> None:
-        """All steps were taken."""
+        """All steps were taken.
+
+        What they shared refers to the transaction.  It is let go, so that a batch's rows and records go with its turn:
+        a cycle of both would wait for the garbage collector, with megabytes of input.
+        """
         if self._shared is not None:
             self._shared.finish()
+            self._shared = None
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """See `Transaction.after_commit`."""

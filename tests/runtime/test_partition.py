@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -166,6 +168,25 @@ async def test_what_steps_share_is_finished_with_the_last_and_made_anew_with_the
     await scene.partition.consume(INPUT, run_of(0, 7), apply, step=3)
     [(batches, offsets)] = scene.producer.committed
     assert (batches[0].records, offsets) == ([(b"q", b"7", ())], {INPUT: 7})
+
+
+@in_virtual_time
+async def test_what_was_staged_goes_with_its_turn() -> None:
+    """By its reference count: until the garbage collector looked, hundreds of megabytes of batches would pile up."""
+    scene = Scene()
+    staged: list[weakref.ref[Any]] = []
+
+    def apply(tx: Transaction, records: Sequence[Record]) -> None:
+        staged.append(weakref.ref(tx))
+        tx.shared(lambda: Figures(tx)).records += len(records)
+        tx.after_commit(partial(len, records))
+
+    gc.disable()
+    try:
+        await scene.partition.consume(INPUT, run_of(0, 7), apply, step=3)
+        assert [reference() for reference in staged] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 @in_virtual_time
