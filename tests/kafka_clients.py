@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -171,12 +171,18 @@ async def consumer(bootstrap: str, **options: Any) -> AsyncIterator[AIOKafkaCons
 
 
 async def read_topic(
-    bootstrap: str, topic: str, *, isolation: str = "read_committed", settled: bool = True
+    bootstrap: str,
+    topic: str,
+    *,
+    isolation: str = "read_committed",
+    settled: bool = True,
+    keep: Callable[[ConsumerRecord], ConsumerRecord] = lambda record: record,
 ) -> list[ConsumerRecord]:
     """Every record that the topic holds now, in order of partition and offset.
 
     A commit returns before its markers are written, and what follows an open transaction is not visible. So the end is
-    what is written now, and is waited for; `settled=False` stops at what is visible now instead.
+    what is written now, and is waited for; `settled=False` stops at what is visible now instead. `keep` says what of
+    each record is kept in memory.
     """
     count = (await list_topics(bootstrap))[topic]
     partitions = [TopicPartition(topic, number) for number in range(count)]
@@ -189,7 +195,7 @@ async def read_topic(
         client.assign(partitions)
         while rest := [one for one in partitions if await client.position(one) < ends[one]]:
             for batch in (await client.getmany(*rest, timeout_ms=200)).values():
-                records += [record for record in batch if record.offset < ends[place_of(record)]]
+                records += [keep(record) for record in batch if record.offset < ends[place_of(record)]]
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{topic} was not read to its end in {READ_SECONDS_MAX:g} s: {rest}, {ends}")
     return sorted(records, key=lambda record: (record.partition, record.offset))

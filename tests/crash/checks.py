@@ -204,6 +204,8 @@ def table_differences(tables: Tables, owners: Mapping[int, str]) -> list[str]:
 
 
 def _differences(where: str, one: Contents, other: Contents) -> Iterator[str]:
+    if one == other:
+        return
     for key in sorted(one.keys() | other.keys()):
         if one.get(key) != other.get(key):
             kind = "missing" if key not in one else "extra" if key not in other else "different"

@@ -38,6 +38,9 @@ KILL, RESTART = "kill -9", "restart"
 class Comeback:
     """One trouble: whom it befell, which partitions that held up, when it began, and after how long all were at work
     again as far as a "ready" told (a worker that never lost its partitions does not say so again: None).
+
+    ``emitting_seconds`` is after how long a retry of theirs was seen again, where the trouble has waited for one, and
+    ``detail`` what else there is to say.
     """
 
     worker: str
@@ -45,6 +48,8 @@ class Comeback:
     killed_ms: int
     ready_seconds: float | None
     what: str = KILL
+    emitting_seconds: float | None = None
+    detail: str = ""
 
 
 class Watch:
@@ -57,7 +62,11 @@ class Watch:
     @property
     def seconds(self) -> float:
         """How long ago it began."""
-        return time.monotonic() - self._began
+        return self.seconds_at(time.monotonic())
+
+    def seconds_at(self, instant: float) -> float:
+        """How long before that instant (of `time.monotonic`) it began."""
+        return instant - self._began
 
 
 @dataclass
@@ -233,11 +242,17 @@ class Fleet:
         """Start one that has left; returns when it has its share again."""
         worker = self.workers[name]
         await self.until(lambda: worker.process is None, f"{name} should have ended")
-        worker.told, worker.stopping, watch = worker.told + 1, False, Watch()
+        worker.told, watch = worker.told + 1, Watch()
+        await self.back(name)
+        self.note(watch, name, worker.at_work_on(), "join")
+
+    async def back(self, name: str) -> None:
+        """Start one that has ended and was to stay away; returns when it has its share."""
+        worker = self.workers[name]
+        worker.stopping = False
         worker.start()
         here = [each.name for each in self.workers.values() if each.process is not None]
         await self.until(lambda: self.share(self.partitions, here), f"{name} should have its share")
-        self.note(watch, name, worker.at_work_on(), "join")
 
     async def stop(self) -> float:
         """SIGTERM to all; returns how many seconds the slowest took.  What does not end is killed, with exit -9."""

@@ -4,7 +4,7 @@ A scenario is a story (`story`), a fleet of workers (`fleet`), traffic (`traffic
 that does to the fleet what the scenario is about, while messages fail and timers fire.  New scenarios bring new trouble
 and keep the rest:
 
-    async def trouble(fleet, rng, seconds): ...
+    async def trouble(fleet, rng, traffic): ...
     result = await play(kafka, tmp_path, Scenario(seed=1, count=3_000, per_second=100, workers=("a", "b")), trouble)
     assert result.findings.are_none, result.findings
 """
@@ -12,12 +12,13 @@ and keep the rest:
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -31,7 +32,7 @@ from tests.crash.checks import Evidence, Findings, judge
 from tests.crash.fleet import COMMAND, KILL, Comeback, Fleet, code_from
 from tests.crash.state import tables
 from tests.crash.story import BACKOFF_MULTIPLIER, INITIAL_BACKOFF_MS, MAX_RETRIES, PARTITIONS, Story, story
-from tests.crash.traffic import Topics, Traffic, delivery_of
+from tests.crash.traffic import DELIVERY_HEADERS, Topics, Traffic, delivery_of
 from tests.kafka_clients import committed_offsets, create_topics, read_topic
 from tests.kafka_fixture import unique_name
 
@@ -47,8 +48,8 @@ GRACE_SECONDS = 1.5
 PAUSE_MS_MAX = 40_000
 """So long after the beginning of a trouble a pause is looked for."""
 
-Trouble = Callable[[Fleet, random.Random, float], Coroutine[Any, Any, None]]
-"""What a scenario does to the fleet, given its own chance and for how many seconds messages are reported."""
+Trouble = Callable[[Fleet, random.Random, Traffic], Coroutine[Any, Any, None]]
+"""What a scenario does to the fleet, given its own chance, and the traffic: how long that takes, and what it sees."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,10 @@ class Scenario:
     """Replicas of the agents' topics; the app's own are as ``init`` makes them."""
     source: Path | None = None
     """Where the code lies that ``init`` and the workers run at the beginning; this tree's where it is None."""
+    waiting: int = 0
+    """Messages beside those, which fail before anything else and are pending all the time."""
+    standby_replicas: int = 0
+    """The workers' setting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +93,11 @@ class Result:
             + (f" {each.what}" if each.what != KILL else "")
             + (f" ready after {each.ready_seconds:.1f} s" if each.ready_seconds is not None else "")
             + (f" and emitting after {first:.1f} s" if first is not None else "")
+            + (f", {each.detail}" if each.detail else "")
             for each, first in zip(self.comebacks, self.first_retry_seconds, strict=True)
         )
         return (
-            f"seed {self.scenario.seed}: {len(self.story.messages)} failures, "
+            f"seed {self.scenario.seed}: {self.scenario.count} failures, {self.scenario.waiting} waiting, "
             f"{len(list(self.story.retries()))} retries, {len(list(self.story.dead_letters()))} dead letters, "
             f"{len(self.comebacks)} troubles ({troubles}); lost {count('lost')}, duplicates {count('duplicate')}, "
             f"early {count('early')}, state differences {count('state')}, table differences {count('tables')}, "
@@ -118,8 +124,8 @@ async def play(
     ``arrange`` may change the workers before they start for the first time.
     """
     began = time.monotonic()
-    the_story = story(scenario.seed, scenario.count)
-    settings = settings_of(kafka, unique_name("app"))
+    the_story = story(scenario.seed, scenario.count, scenario.waiting)
+    settings = settings_of(kafka, unique_name("app"), scenario.standby_replicas)
     app = AppTopics(settings.app_id)
     topics = Topics(app.failures, app.commands, unique_name("heat"))
     await _prepare(settings, topics, scenario)
@@ -130,8 +136,11 @@ async def play(
     arrange(fleet)
     async with fleet:
         await fleet.until_shared(PARTITIONS)
+        if scenario.waiting:
+            ends = await traffic.report_beforehand()
+            await _until_taken_in(settings, {(topics.failures, number): end for number, end in ends.items()}, fleet)
         async with asyncio.TaskGroup() as both:
-            both.create_task(trouble(fleet, random.Random(scenario.seed), traffic.seconds))
+            both.create_task(trouble(fleet, random.Random(scenario.seed), traffic))
             both.create_task(traffic.run(PATIENCE_SECONDS))
         await _until_read(settings, topics)
         await asyncio.sleep(GRACE_SECONDS)
@@ -150,7 +159,7 @@ async def play(
     )
 
 
-def settings_of(kafka: Brokers, app_id: str) -> Settings:
+def settings_of(kafka: Brokers, app_id: str, standby_replicas: int = 0) -> Settings:
     """The settings of a scenario's workers, but for what is a worker's own."""
     return Settings(
         brokers=kafka.bootstrap,
@@ -160,6 +169,7 @@ def settings_of(kafka: Brokers, app_id: str) -> Settings:
         max_retries=MAX_RETRIES,
         initial_backoff_seconds=INITIAL_BACKOFF_MS / 1000,
         backoff_multiplier=BACKOFF_MULTIPLIER,
+        standby_replicas=standby_replicas,
     )
 
 
@@ -202,8 +212,9 @@ def first_retry_seconds(the_story: Story, comeback: Comeback, retries: Collectio
 def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Collection[ConsumerRecord]) -> Iterator[Any]:
     """Seconds from the beginning of each trouble to the end of the pause that it caused.
 
-    A killed worker emits nothing more, so its first retry is that.  Other troubles leave time for some more: there it
-    is the end of the longest time without a retry of those partitions, before the next trouble of theirs.
+    Where the trouble has waited for a retry, that says it.  A killed worker emits nothing more, so its first retry is
+    that.  Other troubles leave time for some more: there it is the end of the longest time without a retry of those
+    partitions, before the next trouble of theirs.
     """
     by_id = the_story.by_id()
     emitted = sorted(
@@ -212,6 +223,9 @@ def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Colle
         if (message := by_id.get(delivery_of(record).id)) is not None
     )
     for number, each in enumerate(comebacks):
+        if each.emitting_seconds is not None:
+            yield each.emitting_seconds
+            continue
         if each.what == KILL:
             yield first_retry_seconds(the_story, each, retries)
             continue
@@ -242,18 +256,39 @@ async def _prepare(settings: Settings, topics: Topics, scenario: Scenario) -> No
     )
 
 
+async def _until_taken_in(settings: Settings, ends: Mapping[tuple[str, int], int], fleet: Fleet) -> None:
+    """Wait until the group has processed what was reported beforehand; raises TimeoutError where it does not get on."""
+    at, progress = await _committed(settings), time.monotonic()
+    while not _is_past(at, ends):
+        if time.monotonic() - progress > PATIENCE_SECONDS:
+            raise TimeoutError(f"the workers stand at {at} of {ends}: {fleet.last_words()}")
+        await asyncio.sleep(0.1)
+        before, at = at, await _committed(settings)
+        if at != before:
+            progress = time.monotonic()
+
+
 async def _until_read(settings: Settings, topics: Topics) -> None:
     """Wait until the group has processed the last answer; what it has not by then, the verdict will find unread."""
     ends: dict[tuple[str, int], int] = {}
     for topic in (topics.failures, topics.commands):
-        for record in await read_topic(settings.brokers, topic):
+        for record in await read_topic(settings.brokers, topic, keep=_bare):
             ends[topic, record.partition] = record.offset + 1
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        at = await _committed(settings)
-        if all(at.get(place, 0) >= end for place, end in ends.items()):
+        if _is_past(await _committed(settings), ends):
             return
         await asyncio.sleep(0.1)
+
+
+def _is_past(at: Mapping[tuple[str, int], int], ends: Mapping[tuple[str, int], int]) -> bool:
+    return all(at.get(place, 0) >= end for place, end in ends.items())
+
+
+def _bare(record: ConsumerRecord) -> ConsumerRecord:
+    """A failure event without what the verdict does not look at: there may be hundreds of thousands of them."""
+    headers = tuple(header for header in record.headers if header[0] in DELIVERY_HEADERS)
+    return dataclasses.replace(record, value=None, headers=headers)
 
 
 async def _committed(settings: Settings) -> dict[tuple[str, int], int]:
@@ -262,10 +297,10 @@ async def _committed(settings: Settings) -> dict[tuple[str, int], int]:
 
 
 async def _evidence(settings: Settings, topics: Topics, app: AppTopics, fleet: Fleet) -> Evidence:
-    names = (topics.failures, topics.commands, topics.source, topics.dead_letters, app.quarantine)
-    failures, commands, retries, dead_letters, quarantine = [await read_topic(settings.brokers, name) for name in names]
+    names = (topics.commands, topics.source, topics.dead_letters, app.quarantine)
+    commands, retries, dead_letters, quarantine = [await read_topic(settings.brokers, name) for name in names]
     return Evidence(
-        failures=failures,
+        failures=await read_topic(settings.brokers, topics.failures, keep=_bare),
         commands=commands,
         retries=retries,
         dead_letters=dead_letters,

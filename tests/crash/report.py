@@ -33,7 +33,7 @@ def told(name: str, result: Result) -> dict[str, object]:
     findings = result.findings
     return {
         "scenario": title(name),
-        "events": f"{len(result.story.messages):,}",
+        "events": f"{result.scenario.count:,}",
         "retries": f"{len(list(result.story.retries())):,}",
         "troubles": len(result.comebacks),
         **{fault: findings.count(fault) for fault in COUNTED_APART},

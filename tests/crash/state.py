@@ -27,7 +27,7 @@ class Tables:
 
     ``rebuilt``: by partition, from the changelogs alone.  ``stores``: by directory and partition, as they lie there.
     ``caught_up``: the same directories after reading the rest of the changelogs, which for a partition's last owner
-    should change nothing.
+    should change nothing.  What equals the rebuild is that very object, as there may be much of it.
     """
 
     rebuilt: Mapping[int, Contents]
@@ -50,9 +50,13 @@ async def tables(settings: Settings, directories: Mapping[str, Path]) -> Tables:
                 if there.exists():
                     copy = Path(scratch) / f"{name}-p{number}"
                     shutil.copytree(there, copy)
-                    stores[name, number] = _read(copy)
-                    caught_up[name, number] = await _caught_up(copy, number, origin, settings)
+                    stores[name, number] = _shared(_read(copy), rebuilt[number])
+                    caught_up[name, number] = _shared(await _caught_up(copy, number, origin, settings), rebuilt[number])
     return Tables(rebuilt, stores, caught_up)
+
+
+def _shared(contents: Contents, rebuilt: Contents) -> Contents:
+    return rebuilt if contents == rebuilt else contents
 
 
 async def _caught_up(path: Path, partition: int, origin: StateOrigin, settings: Settings) -> Contents:

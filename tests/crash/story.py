@@ -157,11 +157,23 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """All messages in the order in which they fail first, and the poison that is sent in between."""
+    """All messages in the order of their numbers, and the poison that is sent in between.
+
+    The last ``waiting`` of them fail before all others, and stay pending to the end.
+    """
 
     seed: int
     messages: tuple[Message, ...]
     poison: tuple[bytes, ...]
+    waiting: int = 0
+
+    def beforehand(self) -> tuple[Message, ...]:
+        """Those that wait from the beginning to the end."""
+        return self.messages[len(self.messages) - self.waiting :]
+
+    def in_turn(self) -> tuple[Message, ...]:
+        """All others, in the order in which they fail first."""
+        return self.messages[: len(self.messages) - self.waiting]
 
     def by_id(self) -> dict[str, Message]:
         """The messages by id."""
@@ -215,12 +227,15 @@ def _figures_of(message: Message) -> Counter[str]:
     )
 
 
-def story(seed: int, count: int) -> Story:
-    """The story of ``count`` messages."""
+def story(seed: int, count: int, waiting: int = 0) -> Story:
+    """The story of ``count`` messages, and of so many more that wait all the time, which change nothing of theirs."""
     rng = random.Random(seed)
     fates = rng.choices(list(FATES.values()), [fate.share for fate in FATES.values()], k=count)
     messages = tuple(_message(rng, number, fate) for number, fate in enumerate(fates))
-    return Story(seed, messages, tuple(b"poison %d of %d" % (number, seed) for number in range(int(count * POISONED))))
+    beside = (_message(rng, number, FATES["pending"]) for number in range(count, count + waiting))
+    poison = tuple(b"poison %d of %d" % (number, seed) for number in range(int(count * POISONED)))
+    at_home = (replace(message, misplaced=False, repeated=False) for message in beside)
+    return Story(seed, (*messages, *at_home), poison, waiting)
 
 
 def _message(rng: random.Random, number: int, fate: Fate) -> Message:

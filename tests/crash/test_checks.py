@@ -326,6 +326,19 @@ def test_the_story_has_every_fate() -> None:
     assert all(any(getattr(message, name) for message in STORY.messages) for name in ("misplaced", "repeated"))
 
 
+def test_messages_that_wait_beside_a_story_change_nothing_of_it() -> None:
+    """A seed's failures are the same with and without them, they all stay pending, and they are at home."""
+    beside = story(7, 400, waiting=50)
+    assert beside.in_turn() == STORY.messages
+    assert beside.poison == STORY.poison
+    assert len(beside.messages) == 450
+    assert {message.fate.status for message in beside.beforehand()} == {Status.PENDING}
+    assert all(message.sent_to == message.home and not message.repeated for message in beside.beforehand())
+    assert list(beside.retries()) == list(STORY.retries())
+    pending = [sum(figures.pending for figures in each.figures().values()) for each in (beside, STORY)]
+    assert pending[0] - pending[1] == 50
+
+
 def test_nothing_is_found_where_nothing_is_wrong() -> None:
     """A retry at the very instant it is due is not early."""
     findings = judge(STORY, Ideal(STORY).evidence())

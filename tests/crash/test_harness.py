@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dlq_stream.core.model import Record
 from tests.crash.fleet import Comeback, Fleet
 from tests.crash.harness import back_at_work, first_retry_seconds, wrong_ends
 from tests.crash.report import COLUMNS, failed, skipped, table
 from tests.crash.story import PARTITIONS
 from tests.crash.test_checks import BEGAN_MS, STORY, Ideal
+from tests.crash.traffic import Topics, Traffic, delivery_of
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,35 @@ def test_other_troubles_end_with_the_pause_that_they_caused() -> None:
     freeze = Comeback("b", homes, BEGAN_MS + 7_800, None, "freeze")
     assert list(back_at_work(STORY, [cut, freeze], retries)) == [7.5, 12.2]
     assert list(back_at_work(STORY, [replace(cut, partitions=frozenset())], retries)) == [None]
+
+
+def test_a_take_over_is_as_long_as_its_trouble_has_seen() -> None:
+    """Whatever else was appended after the kill."""
+    evidence = Ideal(STORY).evidence()
+    killed = Comeback("a", frozenset(range(PARTITIONS)), BEGAN_MS, 7.0, emitting_seconds=7.25)
+    assert list(back_at_work(STORY, [killed], evidence.retries)) == [7.25]
+    not_seen = replace(killed, emitting_seconds=None)
+    appended = first_retry_seconds(STORY, not_seen, evidence.retries)
+    assert list(back_at_work(STORY, [not_seen], evidence.retries)) == [appended]
+
+
+async def test_the_first_retry_of_some_partitions_is_one_that_fell_due_later() -> None:
+    """Neither another partition's, nor one that the former owner may have emitted; and each is seen once."""
+    [one, *_] = evidence = Ideal(STORY).evidence().retries
+    home = STORY.by_id()[delivery_of(one).id].home
+    [other, *_] = (each for each in evidence if STORY.by_id()[delivery_of(each).id].home != home)
+    traffic = Traffic("nowhere:1", Topics("failures", "commands", "heat"), STORY, per_second=1)
+    retry = traffic.first_retry([home], due_after_ms=1_000)
+
+    def due(record: Record, at_ms: int) -> Any:
+        return replace(record, headers=(*record.headers, ("dlq-due-at", b"%d" % at_ms)))  # type: ignore[type-var]
+
+    for record, at_ms in ((other, 2_000), (one, 900), (one, 1_000)):
+        traffic.tell(due(record, at_ms), 1.0)
+        assert not retry.done()
+    traffic.tell(due(one, 1_001), 2.0)
+    traffic.tell(due(one, 1_002), 3.0)
+    assert await retry == 2.0
 
 
 def test_the_table_has_a_line_for_each_scenario() -> None:

@@ -11,16 +11,17 @@ import pytest
 
 from tests.crash.fleet import Fleet
 from tests.crash.harness import Scenario, play
+from tests.crash.traffic import Traffic
 from tests.kafka_fixture import LocalKafka
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
 
 
-async def kill_one_twice(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+async def kill_one_twice(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
     """One of the workers, twice, at random moments; the second time once it is back at work."""
     victim = rng.choice(sorted(fleet.workers))
     for _ in range(2):
-        await asyncio.sleep(rng.uniform(0.05, 0.35) * seconds)
+        await asyncio.sleep(rng.uniform(0.05, 0.35) * traffic.seconds)
         await fleet.kill(victim)
 
 

@@ -8,13 +8,15 @@ the topics again.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaProducer, ConsumerRecord, TopicPartition
+from aiokafka.structs import RecordMetadata
 
 from dlq_stream.kafka import no_topic_creation
 from tests.crash.story import FAILS, GROUP, HOPELESS, PARTITIONS, SUCCEEDS, Delivery, Message, Story
@@ -22,6 +24,9 @@ from tests.kafka_clients import Header, consumer
 
 BURST_SECONDS = 0.05
 """How far first failures may run ahead of their rate: what a portion of them is."""
+
+PORTION = 2_000
+"""Of messages that are reported at once, so many are handed to the producer between two waits."""
 
 ORIGINAL_TIMESTAMP_MS = 1_700_000_000_000
 """When the original records were written; any instant will do."""
@@ -41,6 +46,15 @@ class Topics:
         return f"{self.source}-dlq"
 
 
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    """See `Traffic.first_retry`."""
+
+    partitions: Collection[int]
+    due_after_ms: int
+    seen: asyncio.Future[float]
+
+
 class Traffic:
     """The reporting and the answering side; start both with `run`."""
 
@@ -53,20 +67,43 @@ class Traffic:
         self._retries = set(story.retries())
         self._dead_letters = set(story.dead_letters())
         self._sent: list[asyncio.Future[object]] = []
+        self._watched: list[_Watched] = []
         self.unexpected = 0
 
     @property
     def seconds(self) -> float:
-        """How long the reporting of first failures takes."""
-        return len(self._story.messages) / self._per_second
+        """How long the reporting of first failures takes, but for those beforehand."""
+        return len(self._story.in_turn()) / self._per_second
 
     @property
     def missing(self) -> int:
         """Retries and dead letters that have not been seen yet."""
         return len(self._retries) + len(self._dead_letters)
 
+    def first_retry(self, partitions: Collection[int], due_after_ms: int) -> asyncio.Future[float]:
+        """The instant (of `time.monotonic`) at which a retry of these partitions is seen that fell due after that one.
+
+        So it cannot be one that whoever had the partitions until then has emitted.
+        """
+        watched = _Watched(frozenset(partitions), due_after_ms, asyncio.get_running_loop().create_future())
+        self._watched.append(watched)
+        return watched.seen
+
+    async def report_beforehand(self) -> Mapping[int, int]:
+        """Report those that wait all the time, as fast as can be; returns the end of what was written, by partition."""
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, linger_ms=20, max_batch_size=1 << 20
+        )
+        ends: dict[int, int] = {}
+        async with no_topic_creation(producer):
+            rest = iter(self._story.beforehand())
+            while portion := list(itertools.islice(rest, PORTION)):
+                for written in await asyncio.gather(*[await self._report_of(producer, each, 0) for each in portion]):
+                    ends[written.partition] = max(written.offset + 1, ends.get(written.partition, 0))
+        return ends
+
     async def run(self, patience_seconds: float) -> None:
-        """Report everything and answer until all is seen, or nothing new was for ``patience_seconds`` after that."""
+        """Report all others and answer until all is seen, or nothing new was for ``patience_seconds`` after that."""
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, acks="all", enable_idempotence=True, linger_ms=2)
         async with no_topic_creation(producer):
             answering = asyncio.create_task(self._answer(producer))
@@ -83,10 +120,11 @@ class Traffic:
 
     async def _report(self, producer: AIOKafkaProducer) -> None:
         """Send first failures and poison at the agreed rate."""
-        poison_every = len(self._story.messages) // max(1, len(self._story.poison))
+        messages = self._story.in_turn()
+        poison_every = len(messages) // max(1, len(self._story.poison))
         poison = iter(enumerate(self._story.poison))
         began = time.monotonic()
-        for message in self._story.messages:
+        for message in messages:
             if (ahead := message.number / self._per_second - (time.monotonic() - began)) > BURST_SECONDS:
                 await asyncio.sleep(ahead)
             for _ in range(1 + message.repeated):
@@ -97,13 +135,16 @@ class Traffic:
             await self._send_poison(producer, *piece)
 
     async def _send_failure(self, producer: AIOKafkaProducer, message: Message, attempt: int) -> None:
+        self._sent.append(await self._report_of(producer, message, attempt))
+
+    async def _report_of(
+        self, producer: AIOKafkaProducer, message: Message, attempt: int
+    ) -> asyncio.Future[RecordMetadata]:
         headers = list(failure_headers(message, attempt, self._topics.source))
         # A retry's failure goes where the key says, as any client's would.
         partition = message.sent_to if attempt == 0 else None
-        self._sent.append(
-            await producer.send(
-                self._topics.failures, message.value, key=message.id.encode(), partition=partition, headers=headers
-            )
+        return await producer.send(
+            self._topics.failures, message.value, key=message.id.encode(), partition=partition, headers=headers
         )
 
     async def _send_poison(self, producer: AIOKafkaProducer, number: int, value: bytes) -> None:
@@ -129,9 +170,22 @@ class Traffic:
         async with consumer(self._bootstrap, isolation_level="read_committed") as client:
             client.assign([TopicPartition(topic, number) for topic in (source, dead) for number in range(PARTITIONS)])
             while True:
-                for place, records in (await client.getmany(timeout_ms=100)).items():
+                polled = await client.getmany(timeout_ms=100)
+                seen = time.monotonic()  # all of them; answering the first ones takes its time
+                for place, records in polled.items():
                     for record in records:
+                        if place.topic == source:
+                            self.tell(record, seen)
                         await (self._on_retry if place.topic == source else self._on_dead_letter)(producer, record)
+
+    def tell(self, record: ConsumerRecord, seen: float) -> None:
+        """Tell whoever waits for this retry; ``seen`` is the instant at which it was."""
+        message = self._messages.get(delivery_of(record).id)
+        for each in self._watched:
+            if message is None or each.seen.done() or message.home not in each.partitions:
+                continue
+            if int(dict(record.headers)["dlq-due-at"] or 0) > each.due_after_ms:
+                each.seen.set_result(seen)
 
     async def _on_retry(self, producer: AIOKafkaProducer, record: ConsumerRecord) -> None:
         delivery = delivery_of(record)
@@ -189,6 +243,10 @@ def failure_headers(message: Message, attempt: int, source: str) -> Iterator[Hea
     yield "dlq-outcomes", b"reported"
     if (wait_ms := message.waits_ms[attempt]) is not None:
         yield "dlq-retry-after-ms", b"%d" % wait_ms
+
+
+DELIVERY_HEADERS = ("dlq-message-id", "dlq-attempt")
+"""What `delivery_of` looks at."""
 
 
 def delivery_of(record: ConsumerRecord) -> Delivery:

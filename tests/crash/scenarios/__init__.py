@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tests.crash.harness import Result
-from tests.crash.scenarios import brokers, directories, network, processes, versions
+from tests.crash.scenarios import brokers, directories, network, processes, takeover, versions
 from tests.crash.scenarios.stage import Skipped, Stage
 
 Play = Callable[[Stage], Coroutine[Any, Any, Result]]
@@ -20,6 +20,8 @@ SCENARIOS: Mapping[str, Play] = {
     "two-workers": processes.two_workers,
     "three-workers": processes.three_workers,
     "zombie": processes.zombie,
+    "takeover": takeover.cold,
+    "takeover-standby": takeover.warm,
     "deleted": directories.deleted,
     "torn": directories.torn,
     "disk-full": directories.disk_full,

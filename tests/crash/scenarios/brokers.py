@@ -12,6 +12,7 @@ from tests.crash.harness import Result, play
 from tests.crash.scenarios.processes import calm
 from tests.crash.scenarios.stage import CRASHED, KILLED, Stage
 from tests.crash.story import PARTITIONS
+from tests.crash.traffic import Traffic
 from tests.kafka_clients import admin
 from tests.kafka_fixture import LocalKafka, local_kafka
 
@@ -35,9 +36,9 @@ async def broker(stage: Stage) -> Result:
     """The broker, `kill -9` and started again three times."""
     with local_kafka() as kafka:
 
-        async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+        async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
             for _ in range(KILLS):
-                await asyncio.sleep(rng.uniform(0.06, 0.12) * seconds)
+                await asyncio.sleep(rng.uniform(0.06, 0.12) * traffic.seconds)
                 await kill_and_start(fleet, kafka, "broker")
 
         scenario = stage.scenario("worker-a", "worker-b", exits=(KILLED, CRASHED))
@@ -48,7 +49,7 @@ async def three_brokers(stage: Stage) -> Result:
     """Three brokers (replication 3, min.insync.replicas 2), a rolling `kill -9`."""
     with three_nodes() as cluster:
 
-        async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+        async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
             order = list(enumerate(cluster.nodes, 1))
             rng.shuffle(order)
             for number, node in order:

@@ -19,6 +19,7 @@ from tests.crash.fleet import KILL, Fleet, Watch, Worker
 from tests.crash.harness import Result, play
 from tests.crash.scenarios.processes import calm
 from tests.crash.scenarios.stage import CRASHED, KILLED, Skipped, Stage
+from tests.crash.traffic import Traffic
 from tests.kafka_fixture import local_kafka
 
 DISK_BYTES = 256 << 20
@@ -40,10 +41,10 @@ SCRIBBLE_EVERY = 512
 async def deleted(stage: Stage) -> Result:
     """Data directory deleted between runs, four times."""
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         data = fleet.workers["worker-a"].data
         for end in (fleet.kill, fleet.restart, fleet.kill, fleet.restart):
-            await asyncio.sleep(rng.uniform(0.05, 0.1) * seconds)
+            await asyncio.sleep(rng.uniform(0.05, 0.1) * traffic.seconds)
             await end("worker-a", between=partial(shutil.rmtree, data))
 
     with local_kafka() as kafka:
@@ -89,7 +90,7 @@ async def torn(stage: Stage) -> Result:
     """Local state cut, scribbled over, incomplete, and put back from old copies."""
     old, live = stage.directory / "old", stage.directory / "live"
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         worker = fleet.workers["worker-a"]
         await calm(rng)
         await fleet.restart("worker-a", between=lambda: shutil.copytree(worker.data, old))
@@ -192,7 +193,7 @@ async def disk_full(stage: Stage) -> Result:
     """Disk full under RocksDB: met at a start, and while at work."""
     with small_disk(stage.directory / "worker-a") as disk, local_kafka() as kafka:
 
-        async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+        async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
             worker = fleet.workers["worker-a"]
             await calm(rng)
             # At a start: what is killed finds no room when it comes back.

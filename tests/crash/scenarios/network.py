@@ -12,6 +12,7 @@ from tests.crash.proxy import proxy
 from tests.crash.scenarios.processes import calm
 from tests.crash.scenarios.stage import CRASHED, KILLED, Stage
 from tests.crash.story import PARTITIONS
+from tests.crash.traffic import Traffic
 
 CUT_SECONDS = (SESSION_SECONDS / 3, SESSION_SECONDS * 1.5, SESSION_SECONDS * 1.5)
 
@@ -37,7 +38,7 @@ async def _cut(stage: Stage, *, to_broker: bool, to_worker: bool) -> Result:
     with with_second_way(port) as (broker, second):
         async with proxy(port, second) as way:
 
-            async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+            async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
                 worker = fleet.workers["worker-a"]
                 for seconds_cut in CUT_SECONDS:
                     await calm(rng)

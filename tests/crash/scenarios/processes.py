@@ -10,6 +10,7 @@ from tests.crash.fleet import Fleet, Watch
 from tests.crash.harness import Result, play
 from tests.crash.scenarios.stage import CRASHED, KILLED, Stage
 from tests.crash.story import PARTITIONS
+from tests.crash.traffic import Traffic
 from tests.kafka_fixture import local_kafka
 
 KILLS = 6
@@ -26,9 +27,9 @@ async def calm(rng: random.Random) -> None:
 async def one_worker(stage: Stage) -> Result:
     """One worker, `kill -9` six times."""
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         for _ in range(KILLS):
-            await asyncio.sleep(rng.uniform(0.03, 0.1) * seconds)
+            await asyncio.sleep(rng.uniform(0.03, 0.1) * traffic.seconds)
             await fleet.kill("worker-a")
 
     with local_kafka() as kafka:
@@ -51,7 +52,7 @@ async def _coming_and_going(stage: Stage, *workers: str) -> Result:
     Whose turn it is, is chance; what happens is not, so that every kind of trouble occurs.
     """
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         for what in ("kill", "leave", "kill", "join", "kill", "leave", "join", "kill"):
             await calm(rng)
             here = sorted(name for name, worker in fleet.workers.items() if not worker.stopping)
@@ -73,7 +74,7 @@ async def _coming_and_going(stage: Stage, *workers: str) -> Result:
 async def zombie(stage: Stage) -> Result:
     """One of two workers frozen beyond its session, then woken, three times."""
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         for _ in range(FREEZES):
             await calm(rng)
             name = rng.choice(sorted(fleet.workers))

@@ -35,6 +35,8 @@ class Stage:
         seconds: float = SECONDS,
         replication: int = 1,
         source: Path | None = None,
+        waiting: int = 0,
+        standby_replicas: int = 0,
     ) -> Scenario:
         """With these workers, and the exit codes that the trouble may bring about."""
         return Scenario(
@@ -45,4 +47,6 @@ class Stage:
             exits=exits,
             replication=replication,
             source=source,
+            waiting=waiting,
+            standby_replicas=standby_replicas,
         )

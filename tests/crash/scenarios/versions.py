@@ -11,6 +11,7 @@ from tests.crash.fleet import Fleet, Worker
 from tests.crash.harness import Result, play
 from tests.crash.scenarios.processes import calm
 from tests.crash.scenarios.stage import Skipped, Stage
+from tests.crash.traffic import Traffic
 from tests.kafka_fixture import local_kafka
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -38,7 +39,7 @@ async def upgrade(stage: Stage) -> Result:
     """Rolling upgrade from the previous version, back, and forward again."""
     previous = check_out(stage.previous, stage.directory / "previous")
 
-    async def trouble(fleet: Fleet, rng: random.Random, seconds: float) -> None:
+    async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
         for source in (None, previous, None):
             for name in rng.sample(sorted(fleet.workers), len(fleet.workers)):
                 await calm(rng)
