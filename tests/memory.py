@@ -129,6 +129,9 @@ class MemoryTransaction:
             raise TooLarge(f"a row of {len(value)} bytes for table {table!r}")
         self._do(self._write, table, key, value)
 
+    def written(self, table: str) -> frozenset[bytes]:
+        return frozenset(self.staged[table])
+
     def delete(self, table: str, key: bytes) -> None:
         self._do(self._write, table, key, None)
 

@@ -75,6 +75,10 @@ class Transaction(Protocol):
         """Write a row.  Raises `TooLarge` where the changelog would not take it."""
         ...
 
+    def written(self, table: str) -> frozenset[bytes]:
+        """Keys of the rows that this transaction has written or deleted so far."""
+        ...
+
     def delete(self, table: str, key: bytes) -> None:
         """Delete a row (a tombstone in the changelog)."""
         ...

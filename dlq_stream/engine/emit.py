@@ -70,7 +70,7 @@ def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: in
     run = _Run(Turn(tx, engine), records_max, Budget(bytes_max))
     run.look()
     run.turn.finish()
-    next_due_ms = messages.next_due_ms(tx, tx.now_ms)
+    next_due_ms = tx.now_ms if run.left else messages.next_due_ms(tx, tx.now_ms)
     if run.unknown:
         soon = tx.now_ms + UNKNOWN_RETRY_MS
         next_due_ms = soon if next_due_ms is None else min(next_due_ms, soon)
@@ -84,8 +84,11 @@ class RecordMissing(DLQError):
 class _Run:
     """One look at the due index.
 
+    Messages that input of the same transaction has changed are the next tick's: what comes in and what falls due do not
+    both move a message at once, so that each transaction can be checked by its rows before and after.
     ``full``: a bound was reached with work left.  ``due_again``: a row that was dealt with is due again at once, such
-    as a timed-out one without backoff, or an escalated one whose topic has to be looked up.
+    as a timed-out one without backoff, or an escalated one whose topic has to be looked up.  ``left``: something is due
+    that is the next tick's.
     """
 
     def __init__(self, turn: Turn, records_max: int, budget: Budget) -> None:
@@ -94,7 +97,9 @@ class _Run:
         self.handled = 0
         self.full = False
         self.due_again = False
+        self.left = False
         self.unknown: set[str] = set()
+        self._taken_in = turn.tx.written("messages")
         self._records_max = records_max
         self._budget = budget
         self._looks_left = LOOKS_PER_RECORD_MAX * records_max
@@ -122,6 +127,9 @@ class _Run:
         chosen: list[tuple[bytes, Message]] = []
         wanted: list[bytes] = []
         for due_ms, message_id in page:
+            if message_id in self._taken_in:
+                self.left = True
+                continue
             row = self._row(message_id, due_ms, stored[message_id])
             if row is None or self._must_wait(message_id, row):
                 continue

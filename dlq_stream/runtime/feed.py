@@ -2,7 +2,8 @@
 
 While one batch is being committed, which is mostly waiting for brokers, the next runs are taken in: they wait here,
 and those that touch become one batch.  So the event loop always has a batch to stage, and the busier a partition is,
-the fewer transactions it takes.  Where little comes in, batches keep a distance, and leave the brokers to the timers.
+the fewer transactions it takes.  Where little comes in, batches keep a distance, and leave the brokers to the timers,
+whose ticks take along what waits meanwhile.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.runtime.outcomes import Fatal, Missed
+from dlq_stream.runtime.outcomes import Fatal, Missed, Share
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Run, size_of
 
@@ -150,6 +152,8 @@ class Feed:
         self._work: asyncio.Task[None] | None = None
         self._rested = asyncio.Event()
         self._rests_until = -math.inf
+        self._resting = False
+        partition.inputs.append(self)
 
     @property
     def full(self) -> bool:
@@ -174,14 +178,27 @@ class Feed:
         return self._waiting_bytes > self._limits.bytes_max // SMALL_PART
 
     async def _rest(self) -> None:
-        """Until it is time for another small batch, or enough waits for a larger one."""
+        """Until it is time for another small batch, or enough waits for a larger one; ticks may take some meanwhile."""
         loop = asyncio.get_running_loop()
-        self._rested.clear()
-        if not self._enough and loop.time() < self._rests_until:
+        self._resting = True
+        while not self._enough and loop.time() < self._rests_until:
+            self._rested.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(self._rests_until):
                     await self._rested.wait()
+        self._resting = False
         self._rests_until = loop.time() + self._limits.rest_seconds
+
+    def share(self, expected: Mapping[str, int]) -> Share | None:
+        """What waits while this rests, which a tick takes along; see `Input.share`."""
+        if not (self._resting and self._waiting) or self._enough:
+            return None
+        run, *others = joined(self._waiting)
+        if others or run.start != expected.get(self._topic) or len(run.records) > self._size.records_max:
+            return None  # not as simple as that: a turn of its own
+        self._waiting, self._waiting_bytes = [], 0
+        self._rests_until = asyncio.get_running_loop().time() + self._limits.rest_seconds
+        return Share(self._topic, run, self._apply, over=partial(self._held.release, run.size))
 
     async def _process(self) -> None:
         try:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NoReturn, Protocol, TypeAlias, TypeVar
 
+from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.runtime.ports import Batch, Refusal
+from dlq_stream.runtime.ports import Batch, Refusal, Run
 from dlq_stream.runtime.transaction import StagedTransaction
 
 T = TypeVar("T")
@@ -48,6 +49,27 @@ class Missed:
     topic: str
     partition: int
     position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Input that a tick takes along in its transaction; ``over`` is called when that has ended, however it did."""
+
+    topic: str
+    run: Run
+    apply: Callable[[Transaction, Sequence[Record]], object]
+    over: Callable[[], None]
+
+
+class Input(Protocol):
+    """Input that waits for a turn; feeds are."""
+
+    def share(self, expected: Mapping[str, int]) -> Share | None:
+        """Let go of what waits, if it is little, for a tick that is about to be staged; None where there is nothing.
+
+        ``expected`` are the positions by topic that the next run has to begin with.
+        """
+        ...
 
 
 Work: TypeAlias = tuple[Sequence[Callable[[Transaction], T]], Mapping[str, int]]

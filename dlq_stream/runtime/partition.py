@@ -34,7 +34,18 @@ from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime.batches import batches_of
 from dlq_stream.runtime.lessons import Lessons
-from dlq_stream.runtime.outcomes import NOT_OURS, Fatal, Identification, Missed, NotOurs, Rejected, Watcher, Work
+from dlq_stream.runtime.outcomes import (
+    NOT_OURS,
+    Fatal,
+    Identification,
+    Input,
+    Missed,
+    NotOurs,
+    Rejected,
+    Share,
+    Watcher,
+    Work,
+)
 from dlq_stream.runtime.ports import (
     Changelog,
     Clock,
@@ -93,6 +104,7 @@ class Partition:
         self.missed = 0
         self.skipped = 0
         self.watchers: list[Watcher] = []
+        self.inputs: list[Input] = []
         self._producer = producer
         self._store = store
         self._changelog = changelog
@@ -171,19 +183,44 @@ class Partition:
         many = step is not None and len(run.records) > step
         return await self._shielded(work, urgent=False, many=many)
 
-    async def run(self, stage: Callable[[Transaction], T], *, urgent: bool = False) -> T | NotOurs:
-        """One turn without input: a timer's tick."""
-        result = await self._shielded(lambda: ([stage], {}), urgent=urgent, many=False)
-        assert not isinstance(result, Missed)  # only input can be missed
+    async def run(
+        self, stage: Callable[[Transaction], T], *, urgent: bool = False, with_input: bool = False
+    ) -> T | NotOurs:
+        """One turn of a timer: a tick.
+
+        With ``with_input`` it takes along what little input waits, which is staged first; a transaction costs the same
+        whatever is in it.
+        """
+        shares: list[Share] = []
+
+        def work() -> Work[T]:
+            if with_input:
+                shares.extend(share for each in self.inputs if (share := each.share(self.expected)) is not None)
+            if not shares:
+                return [stage], {}
+            return [partial(_stage_with, shares, stage)], {share.topic: share.run.stop for share in shares}
+
+        def over() -> None:
+            for share in shares:
+                share.over()
+
+        result = await self._shielded(work, urgent=urgent, many=False, over=over)
+        assert not isinstance(result, Missed)  # what is shared begins where it should
         return result
 
     async def _shielded(
-        self, work: Callable[[], Work[T] | Missed | None], *, urgent: bool, many: bool
+        self,
+        work: Callable[[], Work[T] | Missed | None],
+        *,
+        urgent: bool,
+        many: bool,
+        over: Callable[[], None] = lambda: None,
     ) -> T | NotOurs | Missed:
         """Cancelling the caller (an agent at a rebalance) must not cancel a commit half-way."""
         turn = asyncio.ensure_future(self._take_turn(work, urgent, many))
         self._running.add(turn)  # the event loop itself holds tasks weakly
         turn.add_done_callback(self._running.discard)
+        turn.add_done_callback(lambda _: over())
         return await asyncio.shield(turn)
 
     async def _take_turn(
@@ -349,6 +386,12 @@ def _pieces(records: Sequence[Record], size: int | None) -> list[Sequence[Record
     if size is None or len(records) <= size:
         return [records]
     return [records[at : at + size] for at in range(0, len(records), size)]
+
+
+def _stage_with(shares: Sequence[Share], stage: Callable[[Transaction], T], tx: Transaction) -> T:
+    for share in shares:
+        share.apply(tx, share.run.records)
+    return stage(tx)
 
 
 def _apply_to(apply: Callable[[Transaction, Sequence[Record]], T], records: Sequence[Record], tx: Transaction) -> T:

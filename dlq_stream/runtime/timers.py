@@ -21,7 +21,7 @@ from dlq_stream.runtime.transaction import StagedTransaction
 SLEEP_SECONDS_MAX = 1.0
 """Longest sleep of a timer; bounds how long a clock step goes unnoticed."""
 
-TICK_SECONDS_MIN = 0.02
+TICK_SECONDS_MIN = 0.03
 """From the beginning of a tick to that of the next, unless the former left something over: so late may a retry be for
 the sake of those that fall due next.  After a pause the first is emitted at once.
 
@@ -67,13 +67,15 @@ class NextLook:
 class TimerSpec:
     """A timer that every owned partition runs: the index it follows and what one tick stages.
 
-    An index entry is due ``delay_ms`` after its own instant; ``urgent`` ticks go before intake when both wait.
+    An index entry is due ``delay_ms`` after its own instant.  ``urgent`` ticks go before intake when both wait, those
+    ``with_input`` take along what little of it waits.
     """
 
     name: str
     index: str
     stage: Callable[[Transaction], Tick]
     urgent: bool = False
+    with_input: bool = False
     delay_ms: int = 0
 
 
@@ -109,7 +111,9 @@ class PartitionTimer:
             while not self._partition.closed:
                 self._lowest_ms = None
                 began = loop.time()
-                tick = await self._partition.run(self._spec.stage, urgent=self._spec.urgent)
+                tick = await self._partition.run(
+                    self._spec.stage, urgent=self._spec.urgent, with_input=self._spec.with_input
+                )
                 if isinstance(tick, NotOurs):
                     return
                 if tick.unknown:

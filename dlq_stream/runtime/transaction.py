@@ -142,6 +142,10 @@ class StagedTransaction:
             raise TooLarge(f"a row of table {table!r} takes {size} bytes, its changelog at most {self._row_bytes_max}")
         self._write(table, key, value)
 
+    def written(self, table: str) -> frozenset[bytes]:
+        """See `Transaction.written`."""
+        return frozenset(self.writes[table])
+
     def delete(self, table: str, key: bytes) -> None:
         """See `Transaction.delete`."""
         self._write(table, key, None)

@@ -15,6 +15,7 @@ from dlq_stream import logs
 from dlq_stream.runtime.crash import EXIT_FAILED, refuse
 from dlq_stream.runtime.process import Worker
 from dlq_stream.settings import load, remarks
+from dlq_stream.worker.allocator import bound_arenas
 from dlq_stream.worker.collector import spare_the_collector
 from dlq_stream.worker.run import free_port
 from dlq_stream.worker.stream import stream
@@ -35,6 +36,7 @@ class Command(Worker):
         self.spinner = None  # it is drawn into the log, and makes everybody log at level debug
 
 
+bound_arenas()
 settings = load()
 logs.set_up(settings.log_format, settings.log_level)
 for remark in remarks():

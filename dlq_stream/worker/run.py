@@ -11,6 +11,7 @@ from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.runtime.crash import EXIT_CRASH_ONLY
 from dlq_stream.runtime.process import Worker
 from dlq_stream.settings import Settings
+from dlq_stream.worker.allocator import bound_arenas
 from dlq_stream.worker.collector import spare_the_collector
 from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.stream import stream
@@ -25,6 +26,7 @@ def main(settings: Settings, check_signals: Callable[[], None]) -> int:
     Raises `ConfigurationError` or `BrokersUnavailable` when it cannot start; then it has joined nothing.
     """
     settings = settings.model_copy(update={"web_port": free_port(settings.web_port)})
+    bound_arenas()
     verified = asyncio.run(prepare(settings))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)  # before the app exists: Faust pins it to the loop it finds

@@ -54,7 +54,7 @@ def stream(settings: Settings, *, refuse: Refuse = refuse, process: type[Worker]
         return NextLook(retain(tx, engine, steps_max=settings.retain_steps_max), now_ms=tx.now_ms)
 
     app.owner.timers += [
-        TimerSpec("emit", "due", emit, urgent=True),
+        TimerSpec("emit", "due", emit, urgent=True, with_input=True),
         TimerSpec("retain", "closed", purge, delay_ms=settings.retention_ms),
     ]
     return app

@@ -56,6 +56,24 @@ async def indexes_of(subject: Subject) -> dict[str, list[tuple[bytes, bytes]]]:
 # ------------------------------------------------------------------------------------------------ reads and writes
 
 
+async def test_knows_which_rows_it_wrote(subject: Subject) -> None:
+    """Of a table, deletions included, those rolled back and those of former transactions not."""
+    await subject.run(put("attempts", (key(1), b"one")))
+
+    def stage(tx: Transaction) -> list[frozenset[bytes]]:
+        seen = [tx.written("attempts")]
+        tx.delete("attempts", key(1))
+        tx.put("attempts", key(2), b"two")
+        mark = tx.mark()
+        tx.put("attempts", key(3), b"three")
+        seen.append(tx.written("attempts"))
+        tx.rollback(mark)
+        return [*seen, tx.written("attempts"), tx.written("stats")]
+
+    known = frozenset((key(1), key(2)))
+    assert await subject.run(stage) == [frozenset(), known | {key(3)}, known, frozenset()]
+
+
 async def test_knows_its_partition(harness: Harness) -> None:
     """Partition numbers are the harness's."""
     subject = await harness.make(2)

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from dlq_stream.core import events
-from dlq_stream.core.commands import Action
+from dlq_stream.core.commands import Action, Order
 from dlq_stream.core.errors import UnsupportedFormat
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.core.transaction import UNAVAILABLE, Destination
-from dlq_stream.engine import emit
+from dlq_stream.engine import apply_commands, emit
 from dlq_stream.tables import messages
 from dlq_stream.tables.attempts import attempt_key
 from dlq_stream.tables.messages import Message
@@ -73,6 +73,27 @@ def test_nothing_is_emitted_before_it_is_due() -> None:
     assert (result.emitted, result.next_due_ms, result.more) == (0, NOW + 60_000, False)
     world.wait(1)
     assert world.emit().emitted == 1
+
+
+def test_what_input_of_the_same_transaction_moved_is_left_to_the_next_tick() -> None:
+    """The rest goes out, and the result says to come back at once."""
+    world = World()
+    moved, other = world.fail(offset=1), world.fail(offset=2)
+    world.wait(60_000)
+    command = world.command(Order(moved, Action.RETRY, revision=1))
+
+    def stage(tx: Any) -> emit.EmitResult:
+        apply_commands(tx, [command], world.engine)
+        return emit.emit_due(tx, world.engine, records_max=9, bytes_max=9_999)
+
+    result = world.run(stage)
+    assert numbers(world) == [2]
+    assert (result.emitted, result.next_due_ms) == (1, world.now)
+    assert (world.must(moved).revision, world.must(other).revision) == (2, 2)
+    world.check()
+    world.emit()
+    assert numbers(world) == [2, 1]
+    world.check()
 
 
 def test_an_idle_look_changes_nothing() -> None:

@@ -23,7 +23,7 @@ from dlq_stream.runtime.feed import (
     batches,
     joined,
 )
-from dlq_stream.runtime.outcomes import NOT_OURS, Missed
+from dlq_stream.runtime.outcomes import NOT_OURS, Input, Missed
 from dlq_stream.runtime.ports import Run, size_of
 from tests.core.received import Received
 from tests.runtime.fakes import in_virtual_time
@@ -45,6 +45,7 @@ class FakePartition:
 
     def __init__(self, expected: int = 0) -> None:
         self.expected = expected
+        self.inputs: list[Input] = []
         self.turns: list[Run] = []
         self.go = asyncio.Event()
         self.go.set()

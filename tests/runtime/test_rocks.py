@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
@@ -75,6 +76,32 @@ def test_scans_keep_to_their_bounds(tmp_path: Path) -> None:
     assert keys(b"", b"\xff", 9)[-4:] == b"abde"
     assert [keys(b"a", b"z", 0), keys(b"d", b"d", 9), keys(b"e", b"a", 9), keys(b"c", b"d", 9)] == [b""] * 4
     store.close()
+
+
+def test_memory_is_bounded_whatever_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unpacked blocks of all stores together, memtables of each; filters and block indexes are a fiftieth of the files."""
+    monkeypatch.setattr(rocks, "_cache", None)
+    monkeypatch.setattr(rocks, "BLOCK_CACHE_BYTES", 1 << 20)
+    monkeypatch.setattr(rocks, "WRITE_BUFFER_BYTES", 1 << 20)
+    stores = [RocksStore(tmp_path / f"p{number}") for number in range(2)]
+    chance = random.Random(4)
+    keys = [chance.randbytes(16) for _ in range(20_000)]
+    for store in stores:
+        for at in range(0, len(keys), 500):
+            store.write({b"m" + key: chance.randbytes(200) for key in keys[at : at + 500]}, {"messages": at}, 1)
+            assert store._db.property_int_value("rocksdb.size-all-mem-tables") < (3 << 20)
+        store.flush()
+    for store in stores:
+        assert None not in store.get_many([b"m" + key for key in keys])
+        assert len(store.scan(b"m", b"n", len(keys))) == len(keys)
+        in_files = store._db.property_int_value("rocksdb.live-sst-files-size")
+        assert in_files > len(keys) * 200
+        assert store._db.property_int_value("rocksdb.estimate-table-readers-mem") < in_files / 40
+    usages = [store._db.property_int_value("rocksdb.block-cache-usage") for store in stores]
+    assert usages[0] == usages[1]
+    assert (1 << 19) < usages[0] <= (1 << 20)
+    for store in stores:
+        store.close()
 
 
 def cut(file: Path) -> None:

@@ -89,10 +89,10 @@ class TimerOfLostPartition(Partition):
 
     _emit: Any = None
 
-    async def run(self, stage: Any, *, urgent: bool = False) -> Any:
+    async def run(self, stage: Any, *, urgent: bool = False, with_input: bool = False) -> Any:
         if urgent:
             self._emit = stage
-        return await super().run(stage, urgent=urgent)
+        return await super().run(stage, urgent=urgent, with_input=with_input)
 
     async def _transact(self, steps: Any, *turn: Any) -> Any:
         while True:

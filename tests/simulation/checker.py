@@ -54,12 +54,12 @@ class Checker:
             fold.truth.changed(change.id, change.old, change.new)
             self._check_change(change)
         self.outputs.check(txn, fold, parts, changes, clock_ms)
-        if txn.offsets:
-            for (topic, _), offset in txn.offsets.items():
-                self._check_consumed(number, fold, topic, offset, parts, changes)
-        else:
-            for change in changes.values():
-                self._check_tick(change, fold, clock_ms)
+        moved = self._check_consumed(number, fold, txn, parts, changes)
+        ticked = [change for change in changes.values() if change.id not in moved]
+        if moved and ticked:
+            self._scribe.count("ticks that took input along")
+        for change in ticked:
+            self._check_tick(change, fold, clock_ms)
         fold.truth.of_partition("quarantined", len(parts.quarantined))
         fold.truth.of_partition("forwarded", len(parts.forwarded))
         self._check_figures(number, fold)
@@ -104,26 +104,30 @@ class Checker:
     # --- input --------------------------------------------------------------------------------------------------
 
     def _check_consumed(
-        self, number: int, fold: Fold, topic: str, offset: int, parts: Parts, changes: dict[bytes, Change]
-    ) -> None:
-        """What the offsets say is done was done in this very transaction, or had been done before."""
-        start, known = fold.consumed.get(topic, 0), fold.known.get(topic, 0)
-        if offset < start:
-            self._scribe.violated(f"offsets of {topic}-{number} go back from {start} to {offset}")
-        fold.consumed[topic], fold.known[topic] = offset, max(known, offset)
-        intake = Intake(number, fold, changes, parts, known, self._scribe)
+        self, number: int, fold: Fold, txn: Txn, parts: Parts, changes: dict[bytes, Change]
+    ) -> frozenset[bytes]:
+        """What the offsets say is done was done in this very transaction, or had been done before.
+
+        Returns the messages that this moved.  Input of both topics is in the order in which the offsets were sent.
+        """
+        intake = Intake(number, fold, changes, parts, self._scribe)
         left = dict(parts.quarantined)
-        for record in self._broker.log(topic, number).entries[start:offset]:
-            if record.marker or (record.txn is not None and record.txn.state != "committed"):
-                continue
-            found = left.pop((topic, record.offset), None)
-            if found is not None:
-                self.outputs.check_quarantined(record, found, fold)
-            else:
-                intake.consume(record)
+        for (topic, _), offset in txn.offsets.items():
+            start, known = fold.consumed.get(topic, 0), fold.known.get(topic, 0)
+            if offset < start:
+                self._scribe.violated(f"offsets of {topic}-{number} go back from {start} to {offset}")
+            fold.consumed[topic], fold.known[topic] = offset, max(known, offset)
+            for record in self._broker.log(topic, number).entries[start:offset]:
+                if record.marker or (record.txn is not None and record.txn.state != "committed"):
+                    continue
+                found = left.pop((topic, record.offset), None)
+                if found is not None:
+                    self.outputs.check_quarantined(record, found, fold)
+                else:
+                    intake.consume(record, known_before=record.offset < known)
         if left:
             self._scribe.violated(f"in quarantine, but not consumed: {sorted(left)}")
-        intake.compare()
+        return intake.compare()
 
     # --- figures and bounds -------------------------------------------------------------------------------------
 

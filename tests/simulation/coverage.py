@@ -52,6 +52,7 @@ FIGURES = (
     "records that two groups failed on",
     "failures of another group's retry",
     "messages that go on after they were purged",
+    "ticks that took input along",
     "events whole in quarantine",
     "events packed for quarantine",
     "events cut for quarantine",

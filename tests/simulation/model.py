@@ -85,13 +85,11 @@ class View:
 class Intake:
     """What one transaction has to have made of the events that it consumed."""
 
-    def __init__(
-        self, number: int, fold: Fold, before: dict[bytes, Change], parts: Parts, known: int, scribe: Scribe
-    ) -> None:
+    def __init__(self, number: int, fold: Fold, before: dict[bytes, Change], parts: Parts, scribe: Scribe) -> None:
         self._number = number
         self._fold = fold
         self._changes = before
-        self._known = known
+        self._known_before = False
         self._scribe = scribe
         self._views: dict[bytes, View | None] = {}
         self._moved: set[bytes] = set()
@@ -100,8 +98,9 @@ class Intake:
         self._parts = parts
         self._dead_letters = {id_of(entry) for entry in parts.dead_letters}
 
-    def consume(self, record: Entry) -> None:
-        """One event that did not go to quarantine."""
+    def consume(self, record: Entry, *, known_before: bool) -> None:
+        """One event that did not go to quarantine; ``known_before``: it was consumed once, and is replayed."""
+        self._known_before = known_before
         try:
             if record.topic == COMMANDS:
                 self._command(record, parse_command(record.value))
@@ -110,19 +109,20 @@ class Intake:
         except MalformedEvent as error:
             self._scribe.violated(f"not in quarantine, though {error}: {record}")
 
-    def compare(self) -> None:
-        """The rows that were committed, with what they should be."""
-        for id_ in sorted(self._changes.keys() | self._moved):
+    def compare(self) -> frozenset[bytes]:
+        """The rows that were committed, with what they should be; returns which should have changed."""
+        for id_ in sorted(self._moved):
             change, view = self._changes.get(id_), self._views.get(id_)
             what = f"{id_.hex()[:8]} was {shown(change.old)} and is {shown(change.new)}" if change else id_.hex()[:8]
-            if change is None or id_ not in self._moved:
-                self._scribe.violated(f"{what}: {'nothing of what was consumed does that' if change else view}")
+            if change is None:
+                self._scribe.violated(f"{what}: {view}")
             elif view is None or not view.same(change.new):
                 self._scribe.violated(f"{what}, but should be {view}")
             elif id_ in self._retry_after and change.new is not None and view.state is State.PENDING:
                 wrong_due(id_, change.new, self._retry_after[id_], self._scribe)
         if self._forwarded != len(self._parts.forwarded):
             self._scribe.violated(f"{len(self._parts.forwarded)} events were passed on, {self._forwarded} should be")
+        return frozenset(self._moved)
 
     # --- failures -----------------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class Intake:
         if after is not State.ABSENT or id_ not in self._fold.messages:  # else it is counted out once it is deleted
             self._fold.truth.happened(view.booked, happened, presumed=before is State.PRESUMED, escalates=escalates)
         self._moved.add(id_)
-        if record.offset < self._known and not self._fold.lives[id_] and id_ not in self._fold.unsure:
+        if self._known_before and not self._fold.lives[id_] and id_ not in self._fold.unsure:
             self._scribe.violated(f"a replay changed something: {event} of {id_.hex()[:8]} by {record}")
         if after is State.ABSENT:
             view.doomed = True

@@ -106,12 +106,12 @@ class Process:
                 bytes_max=life.random.choice((4_000, 20_000, 1 << 20)),
                 hold_ms_target=life.random.choice((NO_STEPS_MS, SMALLEST_STEPS_MS)),
                 held_bytes_max=life.random.choice((6_000, 1 << 20)),
-                rest_seconds=life.random.choice((0.0, 0.1)),
+                rest_seconds=life.random.choice((0.0, 0.1, 1.0)),
             ),
             fatal=self.fatal,
         )
         self.owner.timers += [
-            TimerSpec("emit", "due", self._emit, urgent=True),
+            TimerSpec("emit", "due", self._emit, urgent=True, with_input=True),
             TimerSpec("retain", "closed", self._retain, delay_ms=self.engine.retention_ms),
         ]
 
