@@ -79,7 +79,7 @@ def test_scans_keep_to_their_bounds(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded_whatever_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unpacked blocks of all stores together, memtables of each; filters and block indexes are a fiftieth of the files."""
+    """Unpacked blocks of all stores together, memtables of each; filters and indexes are a fortieth of the files."""
     monkeypatch.setattr(rocks, "_cache", None)
     monkeypatch.setattr(rocks, "BLOCK_CACHE_BYTES", 1 << 20)
     monkeypatch.setattr(rocks, "WRITE_BUFFER_BYTES", 1 << 20)
