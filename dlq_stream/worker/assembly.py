@@ -29,6 +29,7 @@ from dlq_stream.runtime.standby import Standby
 from dlq_stream.runtime.topic_source import KafkaTopicSource
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics, Verified
+from dlq_stream.worker.allocator import give_back_after_work
 from dlq_stream.worker.collector import collect_now_and_then
 from dlq_stream.worker.observer import Observer
 from dlq_stream.worker.preparation import prepare
@@ -142,6 +143,7 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
     app.task(app.destinations.run)
     app.task(observer.run)
     app.task(collect_now_and_then)
+    app.task(give_back_after_work)
     return app, engine_of(settings, observer)
 
 

@@ -1,7 +1,8 @@
-"""glibc's arenas: as many as we say, in a process of its own, for they are never given up."""
+"""glibc's memory: as many arenas as we say, and what a burst took is given back; in processes of their own."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dlq_stream.worker import allocator
+from tests.runtime.fakes import in_virtual_time
 
 THREADS = 12
 PROCESS = """
@@ -35,6 +37,33 @@ libc.fopen.restype = ctypes.c_void_p
 file = ctypes.c_void_p(libc.fopen(sys.argv[3].encode(), b"w"))
 libc.malloc_info(0, file)
 libc.fclose(file)
+"""
+
+BURST = """
+import asyncio, re, time
+from dlq_stream.worker import allocator
+
+def resident():
+    return int(re.search("VmRSS:\\\\s+(\\\\d+) kB", open("/proc/self/status").read()).group(1)) * 1024
+
+async def main():
+    allocator.LOOK_SECONDS = 0.1
+    task = asyncio.create_task(allocator.give_back_after_work())
+    await asyncio.sleep(0)
+    burst = [bytes(1_000) for _ in range(100_000)]
+    kept = bytes(1_000)  # above all of it, so that malloc gives nothing back by itself
+    until = time.process_time() + 0.2
+    while time.process_time() < until:
+        pass
+    del burst
+    held = resident()
+    async with asyncio.timeout(60):
+        while resident() > held - 50_000_000:
+            assert not task.done()
+            await asyncio.sleep(0.01)
+    task.cancel()
+
+asyncio.run(main())
 """
 
 pytestmark = pytest.mark.skipif(
@@ -75,10 +104,53 @@ def test_whoever_runs_the_worker_has_the_last_word(tmp_path: Path, environment: 
     assert allocator.ARENAS_MAX < arenas <= 4
 
 
-def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither where there is another system, nor another C library."""
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     assert not allocator.bound_arenas({})
+    await allocator.give_back_after_work()
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
     assert not allocator.bound_arenas({})
+    await allocator.give_back_after_work()
+
+
+def test_what_a_burst_took_is_given_back() -> None:
+    """Though something that stays lies above it."""
+    subprocess.run([sys.executable, "-c", BURST], check=True, timeout=120)
+
+
+async def acts(*works: tuple[float, float, float]) -> list[float]:
+    """When something was done within 100 s of work from one instant to another at some part of the time."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    acted: list[float] = []
+
+    async def act() -> None:
+        acted.append(loop.time() - started)
+
+    def used() -> float:
+        now = loop.time() - started
+        return sum(part * max(0.0, min(now, stop) - begin) for begin, stop, part in works)
+
+    task = asyncio.create_task(allocator.after_work(act, used))
+    await asyncio.sleep(100)
+    task.cancel()
+    return acted
+
+
+@in_virtual_time
+async def test_memory_is_given_back_when_the_work_is_over() -> None:
+    """Not in the middle of it, not for a steady trickle, and not again before there was more work."""
+    assert await acts() == []
+    assert await acts((0, 100, 0.9)) == []
+    assert await acts((0, 100, 0.3)) == []
+    assert await acts((0, 20, 0.9)) == [21]
+    assert await acts((0, 20, 0.9), (20, 40, 0.3)) == [41]
+    assert await acts((0, 20, 0.9), (50, 60, 0.9)) == [21, 61]
+
+
+@in_virtual_time
+async def test_bursts_that_come_and_go_do_not_have_it_given_back_each_time() -> None:
+    """At most every ten seconds."""
+    assert await acts(*((begin, begin + 2, 0.9) for begin in range(0, 100, 4))) == [3, 15, 27, 39, 51, 63, 75, 87, 99]
