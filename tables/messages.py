@@ -26,7 +26,16 @@ from dlq_stream.core.lifecycle import State
 from dlq_stream.core.model import DLQMessageStatus, ErrorCategory, Origin
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.tables.codec import MAJOR, Codec, UndecodableRow
-from dlq_stream.tables.spec import TIME_MS_MAX, IndexKeys, IndexSpec, TableSpec, index_key, split_index_key, until
+from dlq_stream.tables.spec import (
+    TIME_MS_MAX,
+    IndexKeys,
+    IndexMoves,
+    IndexSpec,
+    TableSpec,
+    pack_time,
+    split_index_key,
+    until,
+)
 
 DUE = IndexSpec("due", b"d")
 STATUS = IndexSpec("status", b"q")
@@ -136,32 +145,39 @@ def status_prefix(queue: str, status: DLQMessageStatus) -> bytes:
     return name + b"\0" + _STATUS_BYTES[status]
 
 
-def _entries(key: bytes, raw: bytes) -> IndexKeys:
+def _head(key: bytes, raw: bytes) -> _Head:
     if raw[0] != MAJOR:
         raise UnsupportedFormat(
             f"a Message row has format {raw[0]}, this version of dlq-stream reads {MAJOR}: upgrade this worker"
         )
     try:
-        head = _decode_head(memoryview(raw)[2:])
+        return _decode_head(raw[2:])  # a copy of so little costs less than a view
     except msgspec.DecodeError as error:
         raise UndecodableRow(f"message {key.hex()}: its row of {len(raw)} bytes does not decode: {error}") from error
-    entries = [("status", index_key(status_prefix(head.booked_as or head.queue, head.status), head.created_ms, key))]
-    if head.due_ms is not None:
-        entries.append(("due", index_key(b"", head.due_ms, key)))
-    if head.closed_ms is not None:
-        entries.append(("closed", index_key(b"", head.closed_ms, key)))
+
+
+def _entries(key: bytes, row: _Head | Message) -> IndexKeys:
+    prefix = status_prefix(row.booked_as or row.queue, row.status)
+    entries = [("status", prefix + pack_time(row.created_ms) + key)]
+    if row.due_ms is not None:
+        entries.append(("due", pack_time(row.due_ms) + key))
+    if row.closed_ms is not None:
+        entries.append(("closed", pack_time(row.closed_ms) + key))
     return entries
 
 
-def derive(key: bytes, old: bytes | None, new: bytes | None) -> tuple[IndexKeys, IndexKeys]:
+def moves(key: bytes, old: _Head | Message | None, new: _Head | Message | None) -> IndexMoves:
     """The index entries that the change of a row from ``old`` to ``new`` removes and adds (None: no row)."""
-    if old is None:
-        return [], [] if new is None else _entries(key, new)
-    before = _entries(key, old)
-    if new is None:
-        return before, []
-    after = _entries(key, new)
+    before = [] if old is None else _entries(key, old)
+    after = [] if new is None else _entries(key, new)
+    if not before or not after:
+        return before, after
     return [entry for entry in before if entry not in after], [entry for entry in after if entry not in before]
+
+
+def derive(key: bytes, old: bytes | None, new: bytes | None) -> IndexMoves:
+    """`moves` of rows as bytes, of which it decodes no more than it takes."""
+    return moves(key, None if old is None else _head(key, old), None if new is None else _head(key, new))
 
 
 TABLE = TableSpec("messages", b"m", derive)
@@ -188,8 +204,13 @@ def get(tx: Transaction, message_id: bytes) -> Message | None:
 
 
 def put(tx: Transaction, message_id: bytes, row: Message) -> None:
-    """Write a row."""
+    """Write a row, whatever was there."""
     tx.put("messages", message_id, codec.encode(row))
+
+
+def change(tx: Transaction, message_id: bytes, old: Message | None, new: Message) -> None:
+    """Write a row in place of ``old`` (None: there is none), which spares reading both again for the indexes."""
+    tx.put("messages", message_id, codec.encode(new), moves(message_id, old, new))
 
 
 def delete(tx: Transaction, message_id: bytes) -> None:

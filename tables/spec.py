@@ -12,11 +12,10 @@ from struct import Struct
 from typing import Any
 
 from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES
+from dlq_stream.core.transaction import IndexKeys as IndexKeys
+from dlq_stream.core.transaction import IndexMoves as IndexMoves
 
-IndexKeys = list[tuple[str, bytes]]
-"""Entries of indexes: the index's name and the key, without its tag."""
-
-Derive = Callable[[bytes, bytes | None, bytes | None], tuple[IndexKeys, IndexKeys]]
+Derive = Callable[[bytes, bytes | None, bytes | None], IndexMoves]
 """``derive(key, old, new)`` -> the index entries that this change of a row removes, and those that it adds."""
 
 TIME_MS_MAX = 2**63 - 1

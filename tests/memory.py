@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.headers import record_size
 from dlq_stream.core.model import Headers
-from dlq_stream.core.transaction import Destination, F, Finishing
+from dlq_stream.core.transaction import Destination, F, Finishing, IndexMoves
 from dlq_stream.tables import INDEXES, TABLES
 
 T = TypeVar("T")
@@ -124,7 +124,10 @@ class MemoryTransaction:
         staged, committed = self.staged[table], self._home.rows[table]
         return {key: staged[key] if key in staged else committed.get(key) for key in keys}
 
-    def put(self, table: str, key: bytes, value: bytes) -> None:
+    def put(self, table: str, key: bytes, value: bytes, moves: IndexMoves | None = None) -> None:
+        derive = _DERIVE[table]
+        if moves is not None and derive is not None:  # whoever says so must be right
+            assert moves == derive(key, self.get_many(table, (key,))[key], value)
         if len(key) + len(value) > self._home.row_bytes_max:
             raise TooLarge(f"a row of {len(value)} bytes for table {table!r}")
         self._do(self._write, table, key, value)

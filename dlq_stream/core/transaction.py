@@ -26,6 +26,12 @@ INDEX_SUFFIX_BYTES = 24
 """Index keys are ``prefix | milliseconds (8 bytes, big-endian) | message id (16)``: sorted by prefix, then time."""
 
 
+IndexKeys = list[tuple[str, bytes]]
+"""Entries of indexes: the index's name and the key, without its tag."""
+
+IndexMoves = tuple[IndexKeys, IndexKeys]
+"""Index entries that a change removes, and those that it adds."""
+
 UNAVAILABLE = "unavailable"
 """The refusal of a topic that does not answer at the moment, while others do: no reason to give anything up."""
 
@@ -71,8 +77,12 @@ class Transaction(Protocol):
         """Values by key, None where there is no row; sees this transaction's own writes."""
         ...
 
-    def put(self, table: str, key: bytes, value: bytes) -> None:
-        """Write a row.  Raises `TooLarge` where the changelog would not take it."""
+    def put(self, table: str, key: bytes, value: bytes, moves: IndexMoves | None = None) -> None:
+        """Write a row.  Raises `TooLarge` where the changelog would not take it.
+
+        ``moves`` are the index entries that this removes and adds, where the caller knows them; they are what the
+        table's ``derive`` would say, which is asked otherwise.
+        """
         ...
 
     def written(self, table: str) -> frozenset[bytes]:

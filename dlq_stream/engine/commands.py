@@ -141,7 +141,7 @@ class _Desk:
         self._turn.seen.append(MessageRedriven(order.id, row.queue, now, order.by))
 
     def _store(self, id_: bytes, old: Message, new: Message, event: Event) -> None:
-        messages.put(self._turn.tx, id_, new)
+        messages.change(self._turn.tx, id_, old, new)
         self._rows[id_] = new
         self._turn.book.changed(old, new, event)
 

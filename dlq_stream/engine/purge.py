@@ -29,7 +29,7 @@ def purge_or_leave(turn: Turn, message_id: bytes, row: Message) -> None:
         turn.purges_left -= 1
         turn.purges.spend(size)
     else:
-        messages.put(turn.tx, message_id, replace(row, closed_ms=PURGE_ORDERED_MS))
+        messages.change(turn.tx, message_id, row, replace(row, closed_ms=PURGE_ORDERED_MS))
 
 
 def purge(

@@ -13,25 +13,25 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from itertools import islice
+from typing import Any, NamedTuple, cast
 
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.headers import MESSAGE_ID, record_size
 from dlq_stream.core.model import Headers
-from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination, F, Finishing
+from dlq_stream.core.transaction import INDEX_SUFFIX_BYTES, Destination, F, Finishing, IndexMoves
 from dlq_stream.runtime.ports import TOO_LARGE, Destinations, OutRecord, Store
 from dlq_stream.tables import INDEXES, TABLES
 
 BOUNDS_MAX = 4096
-"""Remembered scan bounds per partition; at the bound all are forgotten (the next scans are slower, not wrong)."""
+"""Remembered scan bounds per index and partition; at the bound all are forgotten (scans get slower, not wrong)."""
 
 ROW_OVERHEAD_BYTES = 128
 """What a row costs as a changelog record beyond its key and value: the frames of a record batch with one record."""
 
 _TIME_BYTES = INDEX_SUFFIX_BYTES - 16
 _MISSING: Any = object()
-_TABLES = {spec.name: spec for spec in TABLES}
+_DERIVE = {spec.name: spec.derive for spec in TABLES}
 _TAGS = {spec.name: spec.tag for spec in TABLES} | {spec.name: spec.tag for spec in INDEXES}
 
 Identity = tuple[str, bytes | None, bytes | None, bytes | None]
@@ -53,27 +53,29 @@ class Bounds:
     """Where the first committed entry of an index prefix was last seen."""
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, bytes], bytes] = {}
+        self._first: dict[str, dict[bytes, bytes]] = {spec.name: {} for spec in INDEXES}
 
     def begin(self, index: str, start: bytes) -> bytes:
         """Where a forward scan from ``start`` may begin instead."""
-        return max(start, self._first.get((index, start), start))
+        return max(start, self._first[index].get(start, start))
 
     def seen(self, index: str, start: bytes, first: bytes) -> None:
         """No committed key of ``index`` lies in ``[start, first)``."""
-        if len(self._first) >= BOUNDS_MAX and (index, start) not in self._first:
-            self._first.clear()
-        self._first[index, start] = first
+        known = self._first[index]
+        if len(known) >= BOUNDS_MAX and start not in known:
+            known.clear()
+        known[start] = first
 
     def fall(self, index: str, key: bytes) -> None:
         """``key`` was committed."""
-        prefix = (index, key[:-INDEX_SUFFIX_BYTES])
-        if key < self._first.get(prefix, b""):
-            self._first[prefix] = key
+        known = self._first[index]
+        if known:
+            prefix = key[:-INDEX_SUFFIX_BYTES]
+            if key < known.get(prefix, b""):
+                known[prefix] = key
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(NamedTuple):
     """A staged record on its way out."""
 
     topic: str
@@ -105,15 +107,15 @@ class StagedTransaction:
         self._row_bytes_max = row_bytes_max
         self._refused = refused
         self._known: dict[str, Destination | None] = {}
-        self._read: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
-        self.writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _TABLES}
+        self._read: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _DERIVE}
+        self.writes: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _DERIVE}
         self.index_writes: dict[str, dict[bytes, bool]] = {spec.name: {} for spec in INDEXES}
         self.outputs: list[Output] = []
         self.effects: list[Callable[[], None]] = []
         self.store_error: Exception | None = None
         self._shared: Finishing | None = None
         self._sorted: dict[str, list[bytes]] = {}
-        self._undo: list[tuple[dict[bytes, Any], bytes, Any]] = []
+        self._undo: list[Any] = []  # dict, key and former value of each write, flat: that makes no garbage to collect
         self._marks: list[tuple[int, int, int]] = []
 
     def get_many(self, table: str, keys: Collection[bytes]) -> dict[bytes, bytes | None]:
@@ -135,12 +137,12 @@ class StagedTransaction:
             self.store_error = error
             raise
 
-    def put(self, table: str, key: bytes, value: bytes) -> None:
+    def put(self, table: str, key: bytes, value: bytes, moves: IndexMoves | None = None) -> None:
         """See `Transaction.put`."""
         size = len(key) + len(value) + ROW_OVERHEAD_BYTES + growth_bytes_max(len(value))
         if size > self._row_bytes_max:
             raise TooLarge(f"a row of table {table!r} takes {size} bytes, its changelog at most {self._row_bytes_max}")
-        self._write(table, key, value)
+        self._write(table, key, value, moves)
 
     def written(self, table: str) -> frozenset[bytes]:
         """See `Transaction.written`."""
@@ -148,38 +150,28 @@ class StagedTransaction:
 
     def delete(self, table: str, key: bytes) -> None:
         """See `Transaction.delete`."""
-        self._write(table, key, None)
+        self._write(table, key, None, None)
 
-    def _write(self, table: str, key: bytes, value: bytes | None) -> None:
-        writes = self.writes[table]
-        derive = _TABLES[table].derive
-        self._sorted.pop(table, None)
-        if derive is not None:
-            self._sorted.clear()
-            if key in writes:
-                before = writes[key]
-            elif key in (read := self._read[table]):  # the hot path: whoever writes a row has read it
-                before = read[key]
-            else:
-                before = self.get_many(table, (key,))[key]
-            removed, added = derive(key, before, value)
-            for index, entry in removed:
-                self._set(self.index_writes[index], entry, False)
-            for index, entry in added:
-                self._set(self.index_writes[index], entry, True)
-        self._set(writes, key, value)
-
-    def _set(self, target: dict[bytes, Any], key: bytes, value: Any) -> None:
-        if self._marks:
-            self._undo.append((target, key, target.get(key, _MISSING)))
-        target[key] = value
+    def _write(self, table: str, key: bytes, value: bytes | None, moves: IndexMoves | None) -> None:
+        if moves is None and (derive := _DERIVE[table]) is not None:
+            moves = derive(key, self.get_many(table, (key,))[key], value)
+        undo, writes = self._undo, self.writes[table]
+        if moves is not None:
+            for present, entries in ((False, moves[0]), (True, moves[1])):
+                for index, entry in entries:
+                    target = self.index_writes[index]
+                    undo += (target, entry, target.get(entry, _MISSING))
+                    target[entry] = present
+        undo += (writes, key, writes.get(key, _MISSING))
+        writes[key] = value
 
     def scan(
         self, name: str, start: bytes, stop: bytes, limit: int, *, reverse: bool = False
     ) -> list[tuple[bytes, bytes]]:
         """See `Transaction.scan`."""
         own = self._staged_between(name, start, stop)
-        committed = self._scan_committed(name, start, stop, limit + len(own), reverse)
+        hidden = sum(value is None or value is False for value in own.values())
+        committed = self._scan_committed(name, start, stop, limit + hidden, reverse)
         if own:
             merged = dict(committed)
             for key, value in own.items():
@@ -191,13 +183,17 @@ class StagedTransaction:
         return committed[:limit]
 
     def _staged_between(self, name: str, start: bytes, stop: bytes) -> Mapping[bytes, bytes | bool | None]:
-        """Own writes of a table or an index, in key order; sorted once for all scans between two writes."""
+        """Own writes of a table or an index, in key order.
+
+        What was sorted for an earlier scan stays sorted: later writes stand behind it, and only a roll-back takes away.
+        """
         staged: Mapping[bytes, bytes | bool | None] = self.index_writes.get(name) or self.writes.get(name) or {}
         if not staged:
             return {}
-        keys = self._sorted.get(name)
-        if keys is None:
-            keys = self._sorted[name] = sorted(staged)
+        keys = self._sorted.setdefault(name, [])
+        if len(keys) < len(staged):
+            keys += islice(staged, len(keys), None)
+            keys.sort()
         return {key: staged[key] for key in keys[bisect_left(keys, start) : bisect_left(keys, stop)]}
 
     def _scan_committed(
@@ -219,9 +215,10 @@ class StagedTransaction:
 
     def destination(self, topic: str) -> Destination | None:
         """See `Transaction.destination`."""
-        if topic not in self._known:  # what is known may change at any time, but not within one transaction
-            self._known[topic] = self._destinations.known(topic)
-        return self._known[topic]
+        known = self._known
+        if topic not in known:  # what is known may change at any time, but not within one transaction
+            known[topic] = self._destinations.known(topic)
+        return known[topic]
 
     def send(
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
@@ -246,7 +243,9 @@ class StagedTransaction:
         """See `Transaction.rollback`."""
         undo_from, outputs, effects = self._marks[mark]
         self._sorted.clear()
-        for target, key, before in reversed(self._undo[undo_from:]):
+        undo = self._undo[undo_from:]
+        while undo:
+            before, key, target = undo.pop(), undo.pop(), undo.pop()
             if before is _MISSING:
                 del target[key]
             else:

@@ -207,6 +207,26 @@ async def test_index_entries_follow_their_rows(subject: Subject) -> None:
     assert await subject.scan("status", b"", EVERYTHING, 9) == [(index_key(prefix, 1, key(1)), b"")]
 
 
+async def test_index_entries_may_be_told_with_the_row(subject: Subject) -> None:
+    """The same comes of it as where they are derived; inside the transaction, after a roll-back, and after it."""
+    first, second = (Message(DLQMessageStatus.PENDING, due_ms, 1, None, "q") for due_ms in (50, 40))
+
+    def stage(tx: Transaction) -> None:
+        messages.change(tx, key(1), None, first)
+        assert due_keys(tx.scan("due", b"", EVERYTHING, 9)) == [(50, 1)]
+        mark = tx.mark()
+        messages.change(tx, key(1), first, second)
+        assert due_keys(tx.scan("due", b"", EVERYTHING, 9)) == [(40, 1)]
+        tx.rollback(mark)
+        assert due_keys(tx.scan("due", b"", EVERYTHING, 9)) == [(50, 1)]
+
+    await subject.run(stage)
+    assert due_keys(await subject.scan("due", b"", EVERYTHING, 9)) == [(50, 1)]
+    await subject.run(lambda tx: messages.change(tx, key(1), first, second))
+    assert due_keys(await subject.scan("due", b"", EVERYTHING, 9)) == [(40, 1)]
+    assert [found[-16:] for found, _ in await subject.scan("status", b"", EVERYTHING, 9)] == [key(1)]
+
+
 async def test_an_index_entry_restored_in_the_same_transaction_stays(subject: Subject) -> None:
     """Removed and added again is there."""
     await subject.run(put("messages", (key(1), row(due_ms=10))))

@@ -362,14 +362,14 @@ def test_what_an_unexpected_error_staged_is_rolled_back(monkeypatch: pytest.Monk
     """The command alone."""
     world = World()
     first, second = world.fail(1), world.fail(2)
-    put = messages.put
+    change = messages.change
 
-    def broken(tx: Any, id_: bytes, row: Any) -> None:
-        put(tx, id_, row)
+    def broken(tx: Any, id_: bytes, old: Any, new: Any) -> None:
+        change(tx, id_, old, new)
         if id_ == first:
             raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(messages, "put", broken)
+    monkeypatch.setattr(messages, "change", broken)
     world.tell(Order(first, Action.ESCALATE, 1), Order(second, Action.ESCALATE, 1))
     assert (world.status(first), world.status(second)) == ("pending", "escalated")
     assert len(world.dead_letters()) == 1

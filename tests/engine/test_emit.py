@@ -14,9 +14,9 @@ from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.core.transaction import UNAVAILABLE, Destination
 from dlq_stream.engine import apply_commands, emit
-from dlq_stream.tables import messages
 from dlq_stream.tables.attempts import attempt_key
 from dlq_stream.tables.messages import Message
+from dlq_stream.tables.spec import index_key
 from tests.engine.world import GROUP, NOW, TOPIC, World, id_of, rows_of
 
 FAST = RetryPolicy(initial_backoff_ms=10)
@@ -523,8 +523,8 @@ def test_an_index_entry_without_its_row_is_ignored() -> None:
     """Each entry is checked against its row, and a stale one holds up nothing."""
     world = World()
     id_, other = world.fail(1), world.fail(2)
-    world.home.rows["due"][messages.index_key(b"", 5, id_)] = b""
-    world.home.rows["due"][messages.index_key(b"", 6, bytes(16))] = b""
+    world.home.rows["due"][index_key(b"", 5, id_)] = b""
+    world.home.rows["due"][index_key(b"", 6, bytes(16))] = b""
     result = world.emit(records_max=1)
     assert (result.handled, result.more, result.next_due_ms) == (0, False, NOW + 60_000)
     assert {world.status(id_), world.status(other)} == {"pending"}

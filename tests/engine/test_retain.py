@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from dlq_stream.core import events
-from dlq_stream.tables import messages
 from dlq_stream.tables.messages import Message
+from dlq_stream.tables.spec import index_key
 from tests.engine.world import NOW, PERMANENT, RETENTION_MS, World
 
 
@@ -113,7 +113,7 @@ def test_an_index_entry_that_is_not_its_rows_is_ignored() -> None:
     """Each is checked."""
     world = World()
     id_ = world.fail(1)
-    world.home.rows["closed"][messages.index_key(b"", 5, id_)] = b""
-    world.home.rows["closed"][messages.index_key(b"", 6, bytes(16))] = b""
+    world.home.rows["closed"][index_key(b"", 5, id_)] = b""
+    world.home.rows["closed"][index_key(b"", 6, bytes(16))] = b""
     assert world.retain() is None
     assert world.status(id_) == "pending"

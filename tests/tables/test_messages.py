@@ -67,6 +67,25 @@ def test_derivation_is_the_difference_of_two_fresh_ones(new: Message, old: Messa
     assert messages.derive(ID, None, None) == ([], [])
 
 
+@given(_ids, st.none() | ROWS, ROWS)
+def test_a_change_moves_what_derivation_would(message_id: bytes, old: Message | None, new: Message) -> None:
+    """Whoever has the rows themselves says the same of the indexes as whoever has their bytes."""
+    raw = [None if row is None else messages.codec.encode(row) for row in (old, new)]
+    assert messages.moves(message_id, old, new) == messages.derive(message_id, *raw)
+
+
+@given(st.none() | ROWS, ROWS)
+def test_a_change_leaves_what_a_write_would(old: Message | None, new: Message) -> None:
+    """In the table and in every index."""
+    changed, written = MemoryPartition(), MemoryPartition()
+    for home in (changed, written):
+        if old is not None:
+            home.run(lambda tx: messages.put(tx, ID, old))
+    changed.run(lambda tx: messages.change(tx, ID, old, new))
+    written.run(lambda tx: messages.put(tx, ID, new))
+    assert changed.rows == written.rows
+
+
 @given(ROWS)
 def test_a_row_is_in_the_indexes_that_its_fields_say(row: Message) -> None:
     """Always by status, by due and by closed where they are set."""
