@@ -141,6 +141,8 @@ def total(rows: Iterable[Stats]) -> Stats:
 
 # ----------------------------------------------------------------------------------------------------- what changed
 
+_UNWRITTEN = (DeadLetter.WAITING, DeadLetter.IMPOSSIBLE)
+
 _Kind = tuple[DLQMessageStatus, bool, StuckReason | None, UnwrittenReason | None]
 """What figures see of a row: status, presumed, why it is stuck, why it is not in its ``-dlq`` topic."""
 
@@ -148,9 +150,9 @@ _Kind = tuple[DLQMessageStatus, bool, StuckReason | None, UnwrittenReason | None
 def _kind(row: Message | None) -> _Kind | None:
     if row is None:
         return None
-    is_unwritten = row.dead_letter is DeadLetter.WAITING or row.dead_letter is DeadLetter.IMPOSSIBLE
     stuck = StuckReason.of(row.stuck_reason) if row.stuck_reason else None
-    return row.status, row.presumed, stuck, UnwrittenReason.of(row.dead_letter_reason) if is_unwritten else None
+    unwritten = UnwrittenReason.of(row.dead_letter_reason) if row.dead_letter in _UNWRITTEN else None
+    return row.status, row.presumed, stuck, unwritten
 
 
 @lru_cache(maxsize=4096)

@@ -8,7 +8,8 @@ message that went round ten times carries each of them once.  Where a record wou
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 from dlq_stream.core import headers as names
 from dlq_stream.core.headers import FORWARDED_YES, OUTCOMES_REPORTED, OWN_HEADERS, FailureEvent, record_size
@@ -16,6 +17,9 @@ from dlq_stream.core.model import ErrorCategory, Headers, Origin, Record
 
 quarantine_reason_chars_max = 1_000
 """A longer reason is cut."""
+
+names_cached_max = 1_024
+"""So many names of queues, groups and topics are remembered encoded."""
 
 DESCRIPTIVE: tuple[tuple[str, ...], ...] = (
     (names.ERROR_STACKTRACE,),
@@ -41,8 +45,7 @@ OPTIONAL: tuple[tuple[str, ...], ...] = (
 _FIXED_BY_FORWARDING = frozenset((names.MESSAGE_ID, names.ORIGINAL_KEY, names.FORWARDED))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
+class Facts(NamedTuple):
     """What our headers say of a message.  What is None or empty is left out, except the group.
 
     ``attempt`` is the delivery that the record is (a retry) or was (a failure, a dead letter).  Times are epoch
@@ -151,36 +154,47 @@ def _of(facts: Facts) -> list[tuple[str, bytes | None]]:
     origin = facts.origin
     ours: list[tuple[str, bytes | None]] = [
         (names.MESSAGE_ID, facts.id.hex().encode()),
-        (names.QUEUE, _encoded(facts.queue)),
+        (names.QUEUE, _encoded_once(facts.queue)),
         (names.ATTEMPT, b"%d" % facts.attempt),
-        (names.GROUP, _encoded(facts.group)),
-        (names.ORIGINAL_TOPIC, _encoded(origin.topic)),
+        (names.GROUP, _encoded_once(facts.group)),
+        (names.ORIGINAL_TOPIC, _encoded_once(origin.topic)),
     ]
-    for name, number in (
-        (names.ORIGINAL_PARTITION, origin.partition),
-        (names.ORIGINAL_OFFSET, origin.offset),
-        (names.ORIGINAL_TIMESTAMP, origin.timestamp),
-        (names.FAILED_AT, facts.failed_at),
-        (names.FIRST_FAILED_AT, facts.first_failed_at),
-        (names.DUE_AT, facts.due_at),
-    ):
-        if number is not None:
-            ours.append((name, b"%d" % number))
-    for name, text in (
-        (names.CATEGORY, facts.category),
-        (names.RETRY_TOPIC, facts.retry_topic),
-        (names.ERROR_TYPE, ",".join(facts.error_types)),
-        (names.ERROR_CAUSE_TYPE, ",".join(facts.cause_types)),
-        (names.ERROR_MESSAGE, facts.error_message),
-    ):
-        if text:
-            ours.append((name, _encoded(text)))
-    for name, raw in ((names.ERROR_STACKTRACE, facts.error_stacktrace), (names.METADATA, facts.metadata)):
-        if raw:
-            ours.append((name, raw))
+    if origin.partition is not None:
+        ours.append((names.ORIGINAL_PARTITION, b"%d" % origin.partition))
+    if origin.offset is not None:
+        ours.append((names.ORIGINAL_OFFSET, b"%d" % origin.offset))
+    if origin.timestamp is not None:
+        ours.append((names.ORIGINAL_TIMESTAMP, b"%d" % origin.timestamp))
+    if facts.failed_at is not None:
+        ours.append((names.FAILED_AT, b"%d" % facts.failed_at))
+    if facts.first_failed_at is not None:
+        ours.append((names.FIRST_FAILED_AT, b"%d" % facts.first_failed_at))
+    if facts.due_at is not None:
+        ours.append((names.DUE_AT, b"%d" % facts.due_at))
+    _add_words(ours, facts)
     return ours
+
+
+def _add_words(ours: list[tuple[str, bytes | None]], facts: Facts) -> None:
+    if facts.category:
+        ours.append((names.CATEGORY, _encoded_once(facts.category)))
+    if facts.retry_topic:
+        ours.append((names.RETRY_TOPIC, _encoded_once(facts.retry_topic)))
+    if facts.error_types:
+        ours.append((names.ERROR_TYPE, _encoded(",".join(facts.error_types))))
+    if facts.cause_types:
+        ours.append((names.ERROR_CAUSE_TYPE, _encoded(",".join(facts.cause_types))))
+    if facts.error_message:
+        ours.append((names.ERROR_MESSAGE, _encoded(facts.error_message)))
+    if facts.error_stacktrace:
+        ours.append((names.ERROR_STACKTRACE, facts.error_stacktrace))
+    if facts.metadata:
+        ours.append((names.METADATA, facts.metadata))
 
 
 def _encoded(text: str) -> bytes:
     # A lone surrogate in an error's text must not become an error of ours.
     return text.encode("utf-8", "backslashreplace")
+
+
+_encoded_once = lru_cache(names_cached_max)(_encoded)

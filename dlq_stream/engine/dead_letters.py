@@ -15,10 +15,11 @@ from msgspec.structs import replace
 from dlq_stream.core.destinations import dead_letter_topic, is_legal_topic, refusal_of_name
 from dlq_stream.core.errors import Refused, TooLarge
 from dlq_stream.core.events import DeadLetterDelayed, DeadLetterWritten
-from dlq_stream.core.outgoing import Facts, dead_letter_headers, fit
+from dlq_stream.core.outgoing import Facts, dead_letter_headers
 from dlq_stream.core.reasons import UnwrittenReason
 from dlq_stream.core.transaction import Destination
 from dlq_stream.engine.context import Engine
+from dlq_stream.engine.sending import send_original
 from dlq_stream.engine.turn import Turn
 from dlq_stream.tables.attempts import Attempt, attempt_key
 from dlq_stream.tables.attempts import codec as attempt_codec
@@ -102,14 +103,8 @@ def _try(
     if first is None or not first.has_record:
         return DeadLetter.IMPOSSIBLE, UnwrittenReason.RECORD_MISSING
     facts = _facts(message_id, row, first if latest is None else latest)
-    headers = fit(
-        dead_letter_headers(first.headers, facts, row.reason), first.key, first.value, destination.record_bytes_max
-    )
-    if headers is None:
-        return DeadLetter.IMPOSSIBLE, UnwrittenReason.TOO_LARGE
-    exists = row.origin_partition is not None and row.origin_partition < destination.partitions
     try:
-        turn.tx.send(topic, first.key, first.value, headers, row.origin_partition if exists else None)
+        send_original(turn.tx, destination, row, first, dead_letter_headers(first.headers, facts, row.reason))
     except TooLarge:
         return DeadLetter.IMPOSSIBLE, UnwrittenReason.TOO_LARGE
     except Refused as error:

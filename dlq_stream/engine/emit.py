@@ -10,6 +10,8 @@ leaves the index with a ``stuck_reason``.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from msgspec.structs import replace
 
 from dlq_stream.core.backoff import chance_of
@@ -25,13 +27,14 @@ from dlq_stream.core.events import (
 )
 from dlq_stream.core.lifecycle import Event
 from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
-from dlq_stream.core.outgoing import Facts, emission_headers, fit
+from dlq_stream.core.outgoing import Facts, emission_headers
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.core.reasons import StuckReason
 from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.engine.context import EmitResult, Engine
 from dlq_stream.engine.dead_letters import deliver, topic_of
 from dlq_stream.engine.fingerprint import fingerprint
+from dlq_stream.engine.sending import send_original
 from dlq_stream.engine.targets import refusal_of, target_of
 from dlq_stream.engine.turn import Budget, Turn, advance
 from dlq_stream.tables import attempts, messages
@@ -43,7 +46,7 @@ from dlq_stream.tables.spec import index_key
 TIMEOUT_ERROR_TYPE = "OutcomeTimeout"
 """The error type of the attempt that stands for an outcome that did not come."""
 
-PAGE_ROWS_MAX = 256
+PAGE_ROWS_MAX = 1_024
 """Index entries read at a time."""
 
 LOOKS_PER_RECORD_MAX = 8
@@ -61,6 +64,10 @@ UNAVAILABLE_PUT_OFF_MS = 30_000
 STUCK_REASON_CHARS_MAX = 500
 """A longer text is cut; it begins with a `StuckReason`, which figures go by."""
 
+_PENDING, _RETRYING = DLQMessageStatus.PENDING, DLQMessageStatus.RETRYING
+_DUE = Event.DUE
+"""Asked for once: naming a member of an enumeration takes ten times as long as comparing with it."""
+
 
 def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: int) -> EmitResult:
     """Deal with what is due by ``tx.now_ms``, earliest first: at most ``records_max`` rows, ``bytes_max`` of records.
@@ -70,15 +77,24 @@ def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: in
     run = _Run(Turn(tx, engine), records_max, Budget(bytes_max))
     run.look()
     run.turn.finish()
-    next_due_ms = tx.now_ms if run.left else messages.next_due_ms(tx, tx.now_ms)
-    if run.unknown:
-        soon = tx.now_ms + UNKNOWN_RETRY_MS
-        next_due_ms = soon if next_due_ms is None else min(next_due_ms, soon)
-    return EmitResult(run.emitted, run.handled, next_due_ms, run.full or run.due_again, frozenset(run.unknown))
+    return EmitResult(run.emitted, run.handled, run.next_due_ms(), run.more, frozenset(run.unknown))
 
 
 class RecordMissing(DLQError):
     """The first attempt, which holds the original record, is not there."""
+
+
+class _Route(NamedTuple):
+    """Where retries of a kind go.  ``destination`` None: it has to be looked up first.
+
+    ``away``: it does not answer at the moment.  ``unusable``: why nothing can be written there, and that in words.
+    """
+
+    policy: RetryPolicy
+    target: str
+    destination: Destination | None
+    away: bool
+    unusable: tuple[EscalationReason, str] | None
 
 
 class _Run:
@@ -104,12 +120,30 @@ class _Run:
         self._budget = budget
         self._looks_left = LOOKS_PER_RECORD_MAX * records_max
         self._passed_over: list[tuple[bytes, Message]] = []
+        self._routes: dict[tuple[str, str, str, str], _Route] = {}
+
+    @property
+    def more(self) -> bool:
+        """Whether there is more to do at once."""
+        return self.full or self.due_again
+
+    def next_due_ms(self) -> int | None:
+        """When to look again; at once where something is left, which spares looking for what comes after it."""
+        now_ms = self.turn.now_ms
+        if self.more or self.left:
+            return now_ms
+        next_due_ms = messages.next_due_ms(self.turn.tx, now_ms)
+        if self.unknown:
+            soon = now_ms + UNKNOWN_RETRY_MS
+            return soon if next_due_ms is None else min(next_due_ms, soon)
+        return next_due_ms
 
     def look(self) -> None:
         """Page through what is due until it ends or a bound is reached."""
         after = b""
         while not self.full:
-            limit = min(PAGE_ROWS_MAX, self._looks_left)
+            # One more than may be handled tells that there is more.
+            limit = min(PAGE_ROWS_MAX, self._looks_left, self._records_max - self.handled + 1)
             page = messages.due_until(self.turn.tx, self.turn.now_ms, limit, after)
             self._page(page)
             if len(page) < limit:
@@ -124,8 +158,7 @@ class _Run:
         """Choose what the bounds allow, read the records of all that in one call, then deal with each row."""
         tx = self.turn.tx
         stored = tx.get_many("messages", [message_id for _, message_id in page])
-        chosen: list[tuple[bytes, Message]] = []
-        wanted: list[bytes] = []
+        chosen: list[tuple[bytes, Message, bytes]] = []
         for due_ms, message_id in page:
             if message_id in self._taken_in:
                 self.left = True
@@ -141,12 +174,10 @@ class _Run:
                     self.full = True
                     break
                 self._budget.spend(row.record_bytes)
-            if row.status is DLQMessageStatus.PENDING:
-                wanted.append(attempt_key(message_id, row.first_attempt))
-            chosen.append((message_id, row))
-        records = tx.get_many("attempts", wanted)
-        for message_id, row in chosen:
-            self._handle(message_id, row, records.get(attempt_key(message_id, row.first_attempt)))
+            chosen.append((message_id, row, attempt_key(message_id, row.first_attempt)))
+        records = tx.get_many("attempts", [key for _, row, key in chosen if row.status is _PENDING])
+        for message_id, row, key in chosen:
+            self._handle(message_id, row, records.get(key))
 
     def _row(self, message_id: bytes, due_ms: int, raw: bytes | None) -> Message | None:
         """The row that an index entry stands for, if it still says so and can be read."""
@@ -161,27 +192,45 @@ class _Run:
 
     def _must_wait(self, message_id: bytes, row: Message) -> bool:
         """Whether the row's destination has to be looked up first."""
-        topic = self._topic(row)
-        if topic is None or (topic not in self.unknown and self.turn.tx.destination(topic) is not None):
+        if row.status is _PENDING:
+            route = self._route(row)
+            if route.destination is not None or route.unusable is not None:
+                return False
+            topic = route.target
+        elif row.status is _RETRYING:
             return False
+        else:
+            dead_letters = topic_of(row, self.turn.engine)
+            if dead_letters is None or self.turn.tx.destination(dead_letters) is not None:
+                return False
+            topic = dead_letters
         self.unknown.add(topic)
         self._passed_over.append((message_id, row))
         return True
 
-    def _topic(self, row: Message) -> str | None:
-        """The topic that something has to be known of before the row can be dealt with."""
-        if row.status is DLQMessageStatus.RETRYING:
-            return None
-        if row.status is DLQMessageStatus.ESCALATED:
-            return topic_of(row, self.turn.engine)
-        target = target_of(row, self._policy(row))
-        return None if refusal_of(row, target, self.turn.engine) else target
+    def _route(self, row: Message) -> _Route:
+        """The row's route; what is known of a topic does not change within a transaction, so it is found once."""
+        kind = row.queue, row.group, row.origin_topic, row.retry_topic
+        route = self._routes.get(kind)
+        if route is None:
+            route = self._routes[kind] = self._find_route(row)
+        return route
+
+    def _find_route(self, row: Message) -> _Route:
+        policy = self._policy(row)
+        target = target_of(row, policy)
+        destination = self.turn.tx.destination(target)
+        away = destination is not None and destination.refusal == UNAVAILABLE
+        forbidden = refusal_of(row, target, self.turn.engine)
+        unusable = (EscalationReason.FORBIDDEN, forbidden) if forbidden else _unusable(destination, policy)
+        return _Route(policy, target, destination, away, unusable)
 
     def _postpone(self) -> None:
         """Put off the rows passed over, so that those behind them get their turn."""
         self.full = bool(self._passed_over)
         for message_id, row in self._passed_over:
-            messages.put(self.turn.tx, message_id, replace(row, due_ms=self.turn.now_ms + UNKNOWN_POSTPONED_MS))
+            later = replace(row, due_ms=self.turn.now_ms + UNKNOWN_POSTPONED_MS)
+            messages.change(self.turn.tx, message_id, row, later)
 
     def _policy(self, row: Message) -> RetryPolicy:
         return self.turn.engine.policies.for_queue(row.queue)
@@ -193,9 +242,9 @@ class _Run:
         mark, seen = turn.tx.mark(), len(turn.seen)
         self.handled += 1
         try:
-            if row.status is DLQMessageStatus.PENDING:
+            if row.status is _PENDING:
                 self._emit(message_id, row, raw)
-            elif row.status is DLQMessageStatus.RETRYING:
+            elif row.status is _RETRYING:
                 self._time_out(message_id, row)
             else:
                 self._write(message_id, row, deliver(turn, message_id, row), None)
@@ -214,7 +263,7 @@ class _Run:
         self.turn.seen.append(RowStuck(message_id, row.queue, reason, name))
 
     def _write(self, message_id: bytes, old: Message, new: Message, event: Event | None) -> None:
-        messages.put(self.turn.tx, message_id, new)
+        messages.change(self.turn.tx, message_id, old, new)
         self.turn.book.changed(old, new, event)
         if new.due_ms is not None and new.due_ms <= self.turn.now_ms:
             self.due_again = True
@@ -224,21 +273,20 @@ class _Run:
         if raw is None:
             raise RecordMissing("the first attempt, which holds the original record, is missing")
         first = attempts.codec.decode(raw)
-        policy = self._policy(row)
-        target = target_of(row, policy)
-        known = self.turn.tx.destination(target)
-        if known is not None and known.refusal == UNAVAILABLE:
-            self._put_off(message_id, row, target)
+        route = self._route(row)
+        if route.away:
+            self._put_off(message_id, row, route.target)
             return
-        unusable = self._send(message_id, row, first, target, policy)
+        unusable = route.unusable or self._send(message_id, row, first, route)
         if unusable is not None:
             self._give_up(message_id, row, row, Event.REFUSED, *unusable)
             return
         now = self.turn.now_ms
-        new = advance(row, Event.DUE, attempt=row.attempt + 1, due_ms=now + policy.outcome_timeout_ms)
-        self._write(message_id, row, new, Event.DUE)
+        new = advance(row, _DUE, attempt=row.attempt + 1, due_ms=now + route.policy.outcome_timeout_ms)
+        self._write(message_id, row, new, _DUE)
         self.emitted += 1
-        self.turn.seen.append(RetryEmitted(message_id, row.queue, new.attempt, target, now - (row.due_ms or now)))
+        late_ms = now - (row.due_ms or now)
+        self.turn.seen.append(RetryEmitted(message_id, row.queue, new.attempt, route.target, late_ms))
 
     def _put_off(self, message_id: bytes, row: Message, target: str) -> None:
         due_ms = self.turn.now_ms + UNAVAILABLE_PUT_OFF_MS
@@ -246,25 +294,13 @@ class _Run:
         self.turn.seen.append(RetryPutOff(message_id, row.queue, target, due_ms))
 
     def _send(
-        self, message_id: bytes, row: Message, first: Attempt, target: str, policy: RetryPolicy
+        self, message_id: bytes, row: Message, first: Attempt, route: _Route
     ) -> tuple[EscalationReason, str] | None:
         """Stage the retry; returns why the target is unusable where it is."""
-        tx = self.turn.tx
-        forbidden = refusal_of(row, target, self.turn.engine)
-        if forbidden is not None:
-            return EscalationReason.FORBIDDEN, forbidden
-        destination = tx.destination(target)
-        assert destination is not None, "rows whose destination is not known are passed over"
-        unusable = _unusable(destination, policy)
-        if unusable is not None:
-            return unusable
-        user = emission_headers(first.headers, _facts(message_id, row))
-        headers = fit(user, first.key, first.value, destination.record_bytes_max)
-        if headers is None:
-            return EscalationReason.TOO_LARGE, f"topic {target} takes records of {destination.record_bytes_max} bytes"
-        exists = row.origin_partition is not None and row.origin_partition < destination.partitions
+        assert route.destination is not None, "rows whose destination is not known are passed over"
+        headers = emission_headers(first.headers, _facts(message_id, row))
         try:
-            tx.send(target, first.key, first.value, headers, row.origin_partition if exists else None)
+            send_original(self.turn.tx, route.destination, row, first, headers)
         except TooLarge as error:
             return EscalationReason.TOO_LARGE, str(error)
         except Refused as error:
@@ -332,10 +368,12 @@ def _why_stuck(error: Exception) -> StuckReason:
 
 def _may_need_record(row: Message) -> bool:
     """Whether dealing with the row may take its original record: all but the time-out of a silent consumer."""
-    return row.status is not DLQMessageStatus.RETRYING or row.outcomes_reported
+    return row.status is not _RETRYING or row.outcomes_reported
 
 
-def _unusable(destination: Destination, policy: RetryPolicy) -> tuple[EscalationReason, str] | None:
+def _unusable(destination: Destination | None, policy: RetryPolicy) -> tuple[EscalationReason, str] | None:
+    if destination is None:
+        return None
     topic = destination.topic
     if destination.refusal is not None:
         try:

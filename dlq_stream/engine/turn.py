@@ -19,6 +19,13 @@ PURGES_PER_BATCH_MAX = 200
 """Messages that one batch of commands deletes itself."""
 
 
+_AFTER = {
+    state: {event: (becomes.status, becomes is State.PRESUMED) for event, becomes in arrows.items()}
+    for state, arrows in LIFECYCLE.items()
+}
+"""The lifecycle table in terms of rows: status, and whether it is presumed."""
+
+
 class Turn:
     """One transaction's worth of work.
 
@@ -75,15 +82,8 @@ def advance(row: Message, event: Event, **changes: Any) -> Message:
     Made from its predecessor, so that fields of a newer version travel along.  Raises KeyError for an event that the
     row's state does not list: ask `dlq_stream.core.lifecycle.next_state` where that may be.
     """
-    state = LIFECYCLE[state_of(row)][event]
-    return replace(
-        row,
-        status=state.status,
-        presumed=state is State.PRESUMED,
-        revision=row.revision + 1,
-        stuck_reason="",
-        **changes,
-    )
+    status, presumed = _AFTER[state_of(row)][event]
+    return replace(row, status=status, presumed=presumed, revision=row.revision + 1, stuck_reason="", **changes)
 
 
 def _tell(observe: Callable[[Happening], None], seen: Sequence[Happening]) -> None:

@@ -6,7 +6,7 @@ import zlib
 
 from dlq_stream.core.ids import murmur2
 from dlq_stream.runtime.ports import Batch, OutRecord
-from dlq_stream.runtime.transaction import Output, StagedTransaction, growth_bytes_max
+from dlq_stream.runtime.transaction import StagedTransaction, growth_bytes_max
 
 
 def batches_of(
@@ -14,8 +14,13 @@ def batches_of(
 ) -> tuple[list[Batch], list[str]]:
     """Outputs by destination, then the changelogs of the tables named in the second value, last and in order."""
     by_target: dict[tuple[str, int], list[OutRecord]] = {}
-    for out in tx.outputs:
-        by_target.setdefault((out.topic, _partition_of(tx, out)), []).append(out.record)
+    counts: dict[str, int] = {}
+    for topic, partition, record in tx.outputs:
+        if topic not in counts:
+            counts[topic] = _partitions_of(tx, topic)
+        if partition is None or partition >= counts[topic]:
+            partition = _partition_by_key(record, counts[topic])
+        by_target.setdefault((topic, partition), []).append(record)
     batches = []
     for (topic, partition), records in by_target.items():
         known = tx.destination(topic)
@@ -29,13 +34,14 @@ def batches_of(
     return batches, tables
 
 
-def _partition_of(tx: StagedTransaction, out: Output) -> int:
-    """As Kafka's default partitioner by key; without a key by content, so that staging again decides the same."""
-    known = tx.destination(out.topic)
-    count = known.partitions if known is not None and known.partitions else tx.partitions
-    if out.partition is not None and out.partition < count:
-        return out.partition
-    key, value, _ = out.record
+def _partitions_of(tx: StagedTransaction, topic: str) -> int:
+    known = tx.destination(topic)
+    return known.partitions if known is not None and known.partitions else tx.partitions
+
+
+def _partition_by_key(record: OutRecord, partitions: int) -> int:
+    """As Kafka's default partitioner; without a key by content, so that staging again decides the same."""
+    key, value, _ = record
     if key is not None:
-        return (murmur2(key) & 0x7FFFFFFF) % count
-    return zlib.crc32(value or b"") % count
+        return (murmur2(key) & 0x7FFFFFFF) % partitions
+    return zlib.crc32(value or b"") % partitions
