@@ -3,13 +3,14 @@
 Everything that we tell each other about a record travels in its ``dlq-*`` headers, as UTF-8 text, decimal numbers and
 epoch milliseconds; key, value and the user's own headers stay untouched.  The sender may be anybody, in any language,
 with any bug: `parse_failure` makes a checked value of a record or raises `MalformedEvent`, and nothing else, whatever
-the bytes.  It runs once per event, so it takes one pass over the headers and decodes only what it needs.
+the bytes.  It runs once per event: what repeats from event to event is read once (`FailureKind`).
 
 What we write is built in `dlq_stream.core.outgoing`.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from dlq_stream.core import header_values as read
@@ -112,6 +113,9 @@ time_ms_max = 253_402_300_799_999
 retry_after_ms_max = 366 * 86_400_000
 """A longer wait than a year is malformed: most likely a mistake in units."""
 
+kinds_cached_max = 1_024
+"""So many kinds of failures are remembered; at the bound the least recently used is read again."""
+
 _NO_TIMESTAMP = b"-1"
 
 # Record format v2 (org.apache.kafka.common.record.DefaultRecordBatch, DefaultRecord): a batch's own 61 bytes; a
@@ -124,32 +128,19 @@ _LENGTH_BYTES_SMALL = 2
 _LENGTH_BYTES_MAX = 5
 
 
-class FailureEvent(NamedTuple):
-    """What a failure event says, checked.  A named tuple, which costs a third of a frozen dataclass.
+class FailureKind(NamedTuple):
+    """What failures of a kind have in common: whose they are, which delivery it was, and what went wrong."""
 
-    ``key`` and ``headers`` are the original record's.  ``origin`` has its numbers only where the event gave them.
-    ``metadata`` is bytes as received, supposedly JSON: whoever shows it parses it and copes.
-    """
-
-    id: bytes
-    origin: Origin
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
+    topic: str
     queue: str
-    attempt: int
     group: str
+    attempt: int
     error_types: tuple[str, ...]
-    error_message: str
-    error_stacktrace: bytes
     cause_types: tuple[str, ...]
     category: ErrorCategory | None
-    failed_at: int | None
     outcomes_reported: bool
     retry_topic: str | None
-    retry_after_ms: int | None
     forwarded: bool
-    metadata: bytes | None
 
     @property
     def cause_type(self) -> str | None:
@@ -162,6 +153,26 @@ class FailureEvent(NamedTuple):
         return self.error_types + self.cause_types if self.cause_types else self.error_types
 
 
+class FailureEvent(NamedTuple):
+    """What a failure event says, checked.  A named tuple, which costs a third of a frozen dataclass.
+
+    ``key`` and ``headers`` are the original record's.  ``origin`` has its numbers only where the event gave them.
+    ``metadata`` is bytes as received, supposedly JSON: whoever shows it parses it and copes.
+    """
+
+    id: bytes
+    kind: FailureKind
+    origin: Origin
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    error_message: str
+    error_stacktrace: bytes
+    failed_at: int | None
+    retry_after_ms: int | None
+    metadata: bytes | None
+
+
 def parse_failure(record: Record) -> FailureEvent:
     """What the record reports.  Raises `MalformedEvent`, naming the header and its value, and nothing else.
 
@@ -169,53 +180,88 @@ def parse_failure(record: Record) -> FailureEvent:
     key, where it means a null key).  Without an id the id is derived from the origin, or where that has no numbers
     from the record's own coordinates.
     """
-    own: dict[str, bytes | None] = {}
-    user: list[tuple[str, bytes | None]] = []
-    for header in record.headers:
-        if header[0] in OWN_HEADERS:
-            own[header[0]] = header[1]
-        else:
-            user.append(header)
+    headers = record.headers
+    own = dict(headers)  # and the user's, which nobody asks for: sorting them out would cost more
     if UNDECODABLE in own:
         raise MalformedEvent(f"{UNDECODABLE}: a header name that is not UTF-8: {shown(own[UNDECODABLE])}")
     given = own.get
-    origin = _origin(own)
-    group = read.group(GROUP, given(GROUP) or b"")
-    id_ = _id(given(MESSAGE_ID), group, origin, record)
-    cause = given(ERROR_CAUSE_TYPE)
-    queue, category, retry_topic, metadata = given(QUEUE), given(CATEGORY), given(RETRY_TOPIC), given(METADATA)
-    attempt, failed_at, retry_after = given(ATTEMPT), given(FAILED_AT), given(RETRY_AFTER_MS)
+    kind = _kind(
+        given(ORIGINAL_TOPIC),
+        given(QUEUE),
+        given(GROUP),
+        given(ATTEMPT),
+        (given(ERROR_TYPE) or b"")[: read.error_types_bytes_max],
+        (given(ERROR_CAUSE_TYPE) or b"")[: read.error_types_bytes_max],
+        given(CATEGORY),
+        given(OUTCOMES),
+        given(RETRY_TOPIC),
+        given(FORWARDED),
+    )
+    origin = _origin(kind.topic, given(ORIGINAL_PARTITION), given(ORIGINAL_OFFSET), given(ORIGINAL_TIMESTAMP))
+    told_id = given(MESSAGE_ID)
+    id_ = _id(told_id, kind.group, origin, record)
+    message, stacktrace = given(ERROR_MESSAGE), given(ERROR_STACKTRACE)
+    failed_at, retry_after, metadata = given(FAILED_AT), given(RETRY_AFTER_MS), given(METADATA)
     return FailureEvent(  # by position: by name it takes half as long again
         id_,
+        kind,
         origin,
-        own[ORIGINAL_KEY] if ORIGINAL_KEY in own else _key_unless_id(record.key, id_),
+        own[ORIGINAL_KEY] if ORIGINAL_KEY in own else _key_unless_id(record.key, told_id, id_),
         record.value,
-        tuple(user),
-        origin.topic if queue is None else read.queue(QUEUE, queue),
-        0 if attempt is None else read.number(ATTEMPT, attempt, attempt_max),
-        group,
-        read.type_names(given(ERROR_TYPE) or b""),
-        read.error_message(given(ERROR_MESSAGE) or b""),
-        read.cap_stacktrace(given(ERROR_STACKTRACE) or b""),
-        () if cause is None else read.type_names(cause),
-        None if category is None else read.category(CATEGORY, category),
+        tuple([header for header in headers if header[0] not in OWN_HEADERS]),
+        read.error_message(message) if message else "",
+        read.cap_stacktrace(stacktrace) if stacktrace else b"",
         None if failed_at is None else read.number(FAILED_AT, failed_at, time_ms_max),
-        OUTCOMES in own and read.flag(OUTCOMES, own[OUTCOMES], OUTCOMES_REPORTED),
-        None if retry_topic is None else read.topic(RETRY_TOPIC, retry_topic),
         None if retry_after is None else read.number(RETRY_AFTER_MS, retry_after, retry_after_ms_max),
-        FORWARDED in own and read.flag(FORWARDED, own[FORWARDED], FORWARDED_YES),
         None if metadata is None else read.metadata(METADATA, metadata),
+    )
+
+
+@lru_cache(kinds_cached_max)
+def _kind(
+    topic: bytes | None,
+    queue: bytes | None,
+    group: bytes | None,
+    attempt: bytes | None,
+    error_type: bytes,
+    cause_type: bytes,
+    category: bytes | None,
+    outcomes: bytes | None,
+    retry_topic: bytes | None,
+    forwarded: bytes | None,
+) -> FailureKind:
+    """What these headers say; remembered, since most failures of a batch are of a few kinds."""
+    if topic is None:
+        raise MalformedEvent(f"{ORIGINAL_TOPIC}: missing, the only header that is required")
+    topic_name = read.topic(ORIGINAL_TOPIC, topic)
+    return FailureKind(
+        topic=topic_name,
+        queue=topic_name if queue is None else read.queue(QUEUE, queue),
+        group=read.group(GROUP, group or b""),
+        attempt=0 if attempt is None else read.number(ATTEMPT, attempt, attempt_max),
+        error_types=read.type_names(error_type),
+        cause_types=read.type_names(cause_type),
+        category=None if category is None else read.category(CATEGORY, category),
+        outcomes_reported=read.flag(OUTCOMES, outcomes, OUTCOMES_REPORTED),
+        retry_topic=None if retry_topic is None else read.topic(RETRY_TOPIC, retry_topic),
+        forwarded=read.flag(FORWARDED, forwarded, FORWARDED_YES),
     )
 
 
 def record_size(key: bytes | None, value: bytes | None, headers: Headers) -> int:
     """At most so many bytes the record takes as a batch of its own, which is what ``max.message.bytes`` limits."""
     size = _BATCH_BYTES + _RECORD_BYTES_MAX + (len(key) if key else 0) + (len(value) if value else 0)
-    for name, content in headers:
-        length = len(name) if name.isascii() else len(name.encode("utf-8", "surrogatepass"))
-        size += length + _LENGTH_BYTES_SMALL if length < _SMALL else length + _LENGTH_BYTES_MAX
-        length = len(content) if content else 0
-        size += length + _LENGTH_BYTES_SMALL if length < _SMALL else length + _LENGTH_BYTES_MAX
+    names = "".join([name for name, _ in headers])
+    contents = sum([len(content) for _, content in headers if content])
+    if names.isascii() and len(names) + contents < _SMALL:  # so every part of it is
+        return size + len(names) + contents + 2 * _LENGTH_BYTES_SMALL * len(headers)
+    return size + sum(_header_size(name, content) for name, content in headers)
+
+
+def _header_size(name: str, content: bytes | None) -> int:
+    size = 0
+    for part in (name.encode("utf-8", "surrogatepass"), content or b""):
+        size += len(part) + (_LENGTH_BYTES_SMALL if len(part) < _SMALL else _LENGTH_BYTES_MAX)
     return size
 
 
@@ -224,14 +270,7 @@ def fault_of(error: MalformedEvent) -> str:
     return str(error).partition(":")[0]
 
 
-def _origin(own: dict[str, bytes | None]) -> Origin:
-    topic_raw = own.get(ORIGINAL_TOPIC)
-    if topic_raw is None:
-        raise MalformedEvent(f"{ORIGINAL_TOPIC}: missing, the only header that is required")
-    topic = read.topic(ORIGINAL_TOPIC, topic_raw)
-    partition = own.get(ORIGINAL_PARTITION)
-    offset = own.get(ORIGINAL_OFFSET)
-    timestamp = own.get(ORIGINAL_TIMESTAMP)
+def _origin(topic: str, partition: bytes | None, offset: bytes | None, timestamp: bytes | None) -> Origin:
     if partition is None and offset is None and timestamp is None:
         return Origin(topic)
     if partition is None or offset is None or timestamp is None:
@@ -257,7 +296,9 @@ def _id(raw: bytes | None, group: str, origin: Origin, record: Record) -> bytes:
         raise MalformedEvent(f"{MESSAGE_ID}: {wrong}") from None
 
 
-def _key_unless_id(key: bytes | None, id_: bytes) -> bytes | None:
-    if key is not None and len(key) == 2 * len(id_) and key.lower() == id_.hex().encode():
+def _key_unless_id(key: bytes | None, told_id: bytes | None, id_: bytes) -> bytes | None:
+    if key is None or key == told_id:
+        return None
+    if len(key) == 2 * len(id_) and key.lower() == id_.hex().encode():
         return None
     return key

@@ -11,6 +11,7 @@ rows are decoded only where there are any, and nothing is built that is not writ
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -29,6 +30,7 @@ from dlq_stream.core.headers import (
     ORIGINAL_TOPIC,
     RETRY_TOPIC,
     FailureEvent,
+    FailureKind,
     parse_failure,
 )
 from dlq_stream.core.ids import message_id, origins_agree, partition_of
@@ -53,6 +55,8 @@ ERROR_TYPE_CHARS_MAX = 200
 
 _FIRST_PENDING = LIFECYCLE[State.ABSENT][Event.FAILED_AGAIN].status
 _FIRST_ESCALATED = LIFECYCLE[State.ABSENT][Event.FAILED_FINALLY].status
+_FAILED_AGAIN = Event.FAILED_AGAIN
+"""Asked for once: naming a member of an enumeration takes ten times as long as comparing with it."""
 
 
 def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -> None:
@@ -68,30 +72,37 @@ def apply_failures(tx: Transaction, records: Sequence[Record], engine: Engine) -
 
 
 def _reader(engine: Engine) -> Callable[[Record], FailureEvent]:
-    """Parses, and checks each combination of names once."""
-    checked: set[tuple[str, str | None]] = set()
+    """Parses, and checks the names of each kind once."""
+    checked: set[FailureKind] = set()
 
     def read(record: Record) -> FailureEvent:
         event = parse_failure(record)
-        names = event.origin.topic, event.retry_topic
-        if names not in checked:
-            _check_names(event, engine)  # before it is passed on: quarantine keeps it as it was received
-            checked.add(names)
+        if event.kind not in checked:
+            _check_names(event.kind, engine)  # before it is passed on: quarantine keeps it as it was received
+            checked.add(event.kind)
         return event
 
     return read
 
 
-def _check_names(event: FailureEvent, engine: Engine) -> None:
+def _check_names(kind: FailureKind, engine: Engine) -> None:
     """Raise `MalformedEvent` where the event names a topic that we do not write to."""
-    topic = event.origin.topic
-    refusal = refusal_of_name(topic, app_id=engine.app_id, allowed=engine.allowed_topics)
+    app_id, allowed = engine.app_id, engine.allowed_topics
+    refusal = refusal_of_name(kind.topic, app_id=app_id, allowed=allowed)
     if refusal is not None:
         raise MalformedEvent(f"{ORIGINAL_TOPIC}: {refusal}")
-    if event.retry_topic is not None:
-        refusal = refusal_of_retry_topic(event.retry_topic, topic, app_id=engine.app_id, allowed=engine.allowed_topics)
+    if kind.retry_topic is not None:
+        refusal = refusal_of_retry_topic(kind.retry_topic, kind.topic, app_id=app_id, allowed=allowed)
         if refusal is not None:
             raise MalformedEvent(f"{RETRY_TOPIC}: {refusal}")
+
+
+class _Firsts(NamedTuple):
+    """What first failures of a kind have in common: the rules of their queue, the error, and most of the row."""
+
+    rules: QueueRules
+    error_type: str
+    row: Message
 
 
 class _Intake:
@@ -102,6 +113,7 @@ class _Intake:
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
         self._rules: dict[str, QueueRules] = {}
+        self._firsts: dict[FailureKind, _Firsts] = {}
         self._asked: set[str] = set()
 
     def apply(self, record: Record, event: FailureEvent) -> None:
@@ -109,7 +121,7 @@ class _Intake:
         if row is not None:
             if not origins_agree(row.origin, event.origin):
                 raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} is the id of another record's failure")
-            if row.group != event.group:
+            if row.group != event.kind.group:
                 self._other_group(record, event, row)
             else:
                 self._again(event, row)
@@ -135,6 +147,31 @@ class _Intake:
             self._rules[queue] = rules
         return rules
 
+    def _firsts_of(self, kind: FailureKind) -> _Firsts:
+        firsts = self._firsts.get(kind)
+        if firsts is None:
+            rules, error_type, now = self._rules_of(kind.queue), _error_type(kind), self._turn.now_ms
+            row = Message(
+                status=_FIRST_PENDING,
+                due_ms=None,
+                created_ms=now,
+                closed_ms=None,
+                queue=kind.queue,
+                booked_as=rules.booked_as,
+                group=kind.group,
+                origin_topic=kind.topic,
+                attempt=kind.attempt,
+                attempt_base=kind.attempt,
+                first_attempt=kind.attempt,
+                error_type=error_type[:ERROR_TYPE_CHARS_MAX],
+                last_failed_ms=now,
+                allowance_from_ms=now,
+                retry_topic=kind.retry_topic or "",
+                outcomes_reported=kind.outcomes_reported,
+            )
+            firsts = self._firsts[kind] = _Firsts(rules, error_type, row)
+        return firsts
+
     # --- the cases --------------------------------------------------------------------------------------------------
 
     def _other_group(self, record: Record, event: FailureEvent, row: Message) -> None:
@@ -145,7 +182,10 @@ class _Intake:
         """
         known_from = next((origin for origin in (event.origin, row.origin) if origin.partition is not None), None)
         coordinates = known_from or Origin(record.topic, record.partition, record.offset, record.timestamp)
-        own = event._replace(id=message_id(event.group, coordinates), origin=known_from or event.origin, attempt=0)
+        group = event.kind.group
+        own = event._replace(
+            id=message_id(group, coordinates), kind=event.kind._replace(attempt=0), origin=known_from or event.origin
+        )
         target = partition_of(own.id, self._turn.tx.partitions)
         if target != self._turn.tx.partition:
             forward_failure(self._turn, record, own, target, _as_its_own(own))
@@ -153,61 +193,46 @@ class _Intake:
         known = self._row(own.id)
         if known is None:
             self._first(own)
-        elif known.group == own.group and origins_agree(known.origin, own.origin):
+        elif known.group == group and origins_agree(known.origin, own.origin):
             self._again(own, known)
         else:
             raise MalformedEvent(f"{GROUP}: the id of this group's own message {own.id.hex()} belongs to another one")
 
     def _first(self, event: FailureEvent) -> None:
         """No row: a new message, or one that was purged; then it goes on with the event's number."""
-        turn, now = self._turn, self._turn.now_ms
-        rules = self._rules_of(event.queue)
+        turn, origin = self._turn, event.origin
+        rules, error_type, row = self._firsts_of(event.kind)
         decision = rules.classify(event)
         outcome = rules.after_first(event, decision.category)
-        attempt = _attempt_of(event, decision, now, has_record=True)
+        attempt = _attempt_of(event, decision, turn.now_ms, has_record=True)
         encoded = attempts.codec.encode(attempt)
-        origin, error_type = event.origin, event.error_types[0] if event.error_types else ""
         retry = isinstance(outcome, Retry)
-        row = Message(
+        row = replace(
+            row,
             status=_FIRST_PENDING if retry else _FIRST_ESCALATED,
             due_ms=outcome.due_ms if isinstance(outcome, Retry) else None,
-            created_ms=now,
-            closed_ms=None,
-            queue=event.queue,
-            booked_as=rules.booked_as,
-            group=event.group,
-            origin_topic=origin.topic,
             origin_partition=origin.partition,
             origin_offset=origin.offset,
             origin_timestamp=origin.timestamp,
-            attempt=event.attempt,
-            attempt_base=event.attempt,
-            first_attempt=event.attempt,
             category=decision.category,
-            error_type=error_type[:ERROR_TYPE_CHARS_MAX],
             fingerprint=fingerprint(error_type, event.error_message),
-            last_failed_ms=now,
-            allowance_from_ms=now,
-            retry_topic=event.retry_topic or "",
-            outcomes_reported=event.outcomes_reported,
             record_bytes=len(encoded),
         )
-        turn.tx.put("attempts", attempt_key(event.id, event.attempt), encoded)
+        turn.tx.put("attempts", attempt_key(event.id, row.attempt), encoded)
         self._store(event.id, None, row, attempt, attempt, outcome, rules)
 
     def _again(self, event: FailureEvent, row: Message) -> None:
         """A row: the failure of its latest delivery is news, any other is counted and ignored."""
-        turn, state = self._turn, state_of(row)
-        stands = standing(state, row.attempt, event.attempt)
+        turn, state, kind = self._turn, state_of(row), event.kind
+        stands = standing(state, row.attempt, kind.attempt)
         if stands is not Standing.CURRENT:
             why = Ignored(stands.value)
             turn.book.ignored(row, why)
             turn.seen.append(EventIgnored(event.id, row.queue, "failure", why))
             return
-        rules = self._rules_of(row.queue)
+        rules, error_type = self._rules_of(row.queue), _error_type(kind)
         decision = rules.classify(event)
         outcome = rules.after_another(event, decision.category, row)
-        error_type = event.error_types[0] if event.error_types else ""
         new = advance(
             row,
             Event.FAILED_AGAIN if isinstance(outcome, Retry) else Event.FAILED_FINALLY,
@@ -217,12 +242,12 @@ class _Intake:
             error_type=error_type[:ERROR_TYPE_CHARS_MAX],
             fingerprint=fingerprint(error_type, event.error_message),
             last_failed_ms=turn.now_ms,
-            retry_topic=event.retry_topic or row.retry_topic,
-            outcomes_reported=event.outcomes_reported,
+            retry_topic=kind.retry_topic or row.retry_topic,
+            outcomes_reported=kind.outcomes_reported,
         )
         attempt = _attempt_of(event, decision, turn.now_ms, has_record=False)
-        attempts.put(turn.tx, event.id, event.attempt, attempt)
-        attempts.trim(turn.tx, event.id, row.first_attempt, event.attempt, turn.engine.attempts_kept_max)
+        attempts.put(turn.tx, event.id, kind.attempt, attempt)
+        attempts.trim(turn.tx, event.id, row.first_attempt, kind.attempt, turn.engine.attempts_kept_max)
         self._store(event.id, row, new, None, attempt, outcome, rules)
 
     # --- deciding and writing ---------------------------------------------------------------------------------------
@@ -240,7 +265,7 @@ class _Intake:
         """Write the row, after its ``-dlq`` record where it was given up; book it once nothing can fail any more."""
         turn = self._turn
         if isinstance(outcome, Retry):
-            event = Event.FAILED_AGAIN
+            event = _FAILED_AGAIN
             self._ask(new, rules.policy)
             reopened = old is not None and old.presumed
             turn.seen.append(
@@ -253,7 +278,7 @@ class _Intake:
             new = replace(new, reason=outcome.reason.value, detail=latest.rule)
             turn.seen.append(MessageEscalated(id_, new.queue, new.attempt, outcome.reason, latest.rule))
             new = escalate(turn, id_, new, first, latest)
-        messages.put(turn.tx, id_, new)
+        messages.change(turn.tx, id_, old, new)
         self._rows[id_] = new
         turn.book.changed(old, new, event)
 
@@ -265,16 +290,21 @@ class _Intake:
             self._turn.tx.destination(target)
 
 
+def _error_type(kind: FailureKind) -> str:
+    return kind.error_types[0] if kind.error_types else ""
+
+
 def _attempt_of(event: FailureEvent, decision: Decision, now_ms: int, *, has_record: bool) -> Attempt:
+    kind = event.kind
     return Attempt(
-        error_types=event.error_types,
+        error_types=kind.error_types,
         error_message=event.error_message,
         category=decision.category,
         rule=decision.rule,
         recorded_ms=now_ms,
         failed_at=event.failed_at,
-        group=event.group,
-        cause_types=event.cause_types,
+        group=kind.group,
+        cause_types=kind.cause_types,
         stacktrace=event.error_stacktrace,
         metadata=event.metadata,
         has_record=has_record,
@@ -287,7 +317,7 @@ def _attempt_of(event: FailureEvent, decision: Decision, now_ms: int, *, has_rec
 def _as_its_own(event: FailureEvent) -> Headers:
     """The headers by which an event of another group's message says what it is to its own message."""
     origin = event.origin
-    numbers = [(ATTEMPT, event.attempt)]
+    numbers = [(ATTEMPT, event.kind.attempt)]
     if origin.partition is not None and origin.offset is not None and origin.timestamp is not None:
         numbers += [
             (ORIGINAL_PARTITION, origin.partition),

@@ -48,7 +48,7 @@ def ours_of(
 
 def forward_misplaced(turn: Turn, record: Record, event: FailureEvent, target: int) -> None:
     """Pass a failure event on to partition ``target``; raises `MalformedEvent` where that has been tried."""
-    if event.forwarded:
+    if event.kind.forwarded:
         raise MalformedEvent(f"{MESSAGE_ID}: {event.id.hex()} was forwarded to the wrong partition")
     forward_failure(turn, record, event, target)
 

@@ -33,17 +33,18 @@ class QueueRules:
 
     def classify(self, event: FailureEvent) -> Decision:
         """The category of the failure and the rule that decided."""
-        if event.category is not None:
-            return Decision(event.category, BY_REPORTER)
-        return self._classifier.classify(event.types_and_cause, event.error_message)
+        kind = event.kind
+        if kind.category is not None:
+            return Decision(kind.category, BY_REPORTER)
+        return self._classifier.classify(kind.types_and_cause, event.error_message)
 
     def after_first(self, event: FailureEvent, category: ErrorCategory) -> Retry | Escalate:
         """What follows a failure of a message without a row: a whole allowance of retries, from its attempt on."""
         if not self._exact or event.retry_after_ms is not None:
-            return self._decide(event, category, event.attempt, self._now_ms)
+            return self._decide(event, category, event.kind.attempt, self._now_ms)
         outcome = self._first.get(category)
         if outcome is None:
-            outcome = self._first[category] = self._decide(event, category, event.attempt, self._now_ms)
+            outcome = self._first[category] = self._decide(event, category, event.kind.attempt, self._now_ms)
         return outcome
 
     def after_another(self, event: FailureEvent, category: ErrorCategory, row: Message) -> Retry | Escalate:
@@ -56,11 +57,11 @@ class QueueRules:
         return decide(
             self.policy,
             category,
-            attempt=event.attempt,
+            attempt=event.kind.attempt,
             attempt_base=attempt_base,
             now_ms=self._now_ms,
             since_ms=since_ms,
-            chance=0.0 if self._exact else chance_of(event.id, event.attempt + 1),
+            chance=0.0 if self._exact else chance_of(event.id, event.kind.attempt + 1),
             retry_after_ms=event.retry_after_ms,
-            error_types=event.types_and_cause,
+            error_types=event.kind.types_and_cause,
         )

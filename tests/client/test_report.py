@@ -54,7 +54,7 @@ def retried(made: Report, attempt: int, *more: tuple[str, bytes | None], group: 
         names.MESSAGE_ID: made.key,
         names.ATTEMPT: b"%d" % attempt,
         names.GROUP: group.encode(),
-        names.QUEUE: event.queue.encode(),
+        names.QUEUE: event.kind.queue.encode(),
         names.ORIGINAL_TOPIC: event.origin.topic.encode(),
         names.ORIGINAL_PARTITION: b"%d" % (event.origin.partition or 0),
         names.ORIGINAL_OFFSET: b"%d" % (event.origin.offset or 0),
@@ -74,17 +74,18 @@ def test_a_first_failure_says_everything() -> None:
     origin = Origin("heat-processing", 3, 81, 1_700_000_000_000)
     assert event.id == message_id(GROUP, origin)
     assert made.message_id == event.id.hex()
-    assert (event.origin, event.attempt, event.group, event.queue) == (origin, 0, GROUP, "heat-processing")
+    kind = event.kind
+    assert (event.origin, kind.attempt, kind.group, kind.queue) == (origin, 0, GROUP, "heat-processing")
     assert (event.key, event.value, event.headers) == (record.key, record.value, record.headers)
-    assert event.error_types == ("TimeoutError", "OSError", "Exception")
+    assert event.kind.error_types == ("TimeoutError", "OSError", "Exception")
     assert (event.error_message, event.error_stacktrace) == ("no answer", b"TimeoutError: no answer")
-    assert (event.failed_at, event.outcomes_reported) == (NOW_MS, True)
+    assert (event.failed_at, event.kind.outcomes_reported) == (NOW_MS, True)
     assert json.loads(event.metadata or b"") == {"agent_id": "gl_010"}
 
 
 def test_silence_about_outcomes_is_said_by_silence() -> None:
     """Without outcomes the header is absent."""
-    assert not parse_failure(sent(report(Read(), outcomes=False))).outcomes_reported
+    assert not parse_failure(sent(report(Read(), outcomes=False))).kind.outcomes_reported
 
 
 def test_the_same_failure_twice_is_one_message() -> None:
@@ -105,10 +106,10 @@ def test_the_next_failure_of_a_retry_continues_its_message() -> None:
     second = report(retried(first, 2, (names.RETRY_TOPIC, b"heat-later")), KeyError("now this"))
     event = parse_failure(sent(second))
     assert second.message_id == first.message_id
-    assert (event.attempt, event.queue, event.retry_topic) == (2, "furnaces", "heat-later")
+    assert (event.kind.attempt, event.kind.queue, event.kind.retry_topic) == (2, "furnaces", "heat-later")
     assert event.origin == parse_failure(sent(first)).origin
     assert event.headers == (("hop", b"a"), ("hop", b"b"))
-    assert event.error_types[0] == "KeyError"
+    assert event.kind.error_types[0] == "KeyError"
     assert b"old frames" not in event.error_stacktrace
     own = [name for name, _ in second.headers if name in names.OWN_HEADERS]
     assert len(own) == len(set(own))
@@ -120,7 +121,7 @@ def test_another_groups_failure_of_a_retry_is_its_own() -> None:
     theirs = report(retried(first, 1), group="others")
     event = parse_failure(sent(theirs))
     assert event.id == message_id("others", Origin("heat-processing", 3, 81, 1_700_000_000_000))
-    assert (event.attempt, event.queue, event.group) == (0, "heat-processing", "others")
+    assert (event.kind.attempt, event.kind.queue, event.kind.group) == (0, "heat-processing", "others")
     assert report(retried(first, 2), group="others").message_id == theirs.message_id
 
 
@@ -131,7 +132,7 @@ def test_a_retry_that_had_no_room_for_its_origin_is_not_taken_for_a_record_of_it
     kept = (names.MESSAGE_ID, names.ATTEMPT, names.GROUP, names.QUEUE)
     bare.offset, bare.headers = 99, tuple(header for header in bare.headers if header[0] in kept)
     event = parse_failure(sent(report(bare)))
-    assert (event.id.hex(), event.attempt, event.origin) == (first.message_id, 1, Origin("heat-processing"))
+    assert (event.id.hex(), event.kind.attempt, event.origin) == (first.message_id, 1, Origin("heat-processing"))
 
 
 def test_an_origin_without_numbers_stays_without() -> None:
@@ -216,7 +217,7 @@ def test_what_the_system_would_not_take_is_refused_here() -> None:
     with pytest.raises(ConfigurationError, match="category: 'fatal' is not one of transient"):
         report(Read(), category="fatal")
     event = parse_failure(sent(report(Read(), category="permanent")))
-    assert event.category is ErrorCategory.PERMANENT
+    assert event.kind.category is ErrorCategory.PERMANENT
 
 
 @pytest.mark.parametrize("value", [float("nan"), "x" * metadata_bytes_max, {1, 2}, object()])

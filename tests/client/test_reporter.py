@@ -97,7 +97,7 @@ async def test_what_is_too_large_loses_its_stack_trace_first(kafka: LocalKafka) 
         await reporter.report(Read(offset=3), error)
     first, last = sorted(await read_topic(kafka.bootstrap, f"{app_id}-failures"), key=lambda each: -len(each.value))
     assert names.ERROR_STACKTRACE not in dict(first.headers)
-    assert parse_failure(first).error_types[0] == "ValueError"
+    assert parse_failure(first).kind.error_types[0] == "ValueError"
     assert names.ERROR_STACKTRACE in dict(last.headers)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dlq_stream.core import header_values as values
 from dlq_stream.core import headers as names
 from dlq_stream.core.errors import MalformedEvent
-from dlq_stream.core.headers import OWN_HEADERS, FailureEvent, fault_of, parse_failure
+from dlq_stream.core.headers import OWN_HEADERS, FailureEvent, FailureKind, fault_of, parse_failure
 from dlq_stream.core.ids import message_id
 from dlq_stream.core.model import ErrorCategory, Headers, Origin
 from tests.core.received import HEADER_VALUES, HEADERS, USER_HEADERS, Received
@@ -53,23 +53,26 @@ def test_everything_that_an_event_can_say() -> None:
     record = Received(key=HEX, headers=(*user[:2], *FULL, *user[2:]))
     assert parse_failure(record) == FailureEvent(
         id=ID,
+        kind=FailureKind(
+            topic="heat-processing",
+            queue="wärme",
+            group="heat",
+            attempt=2,
+            error_types=("app.SensorTimeout", "builtins.TimeoutError"),
+            cause_types=("builtins.OSError", "builtins.Exception"),
+            category=ErrorCategory.TRANSIENT,
+            outcomes_reported=True,
+            retry_topic="heat-processing-mine",
+            forwarded=True,
+        ),
         origin=Origin("heat-processing", 3, 81, 1_700_000_000_000),
         key=b"\xff furnace",
         value=b"value",
         headers=user,
-        queue="wärme",
-        attempt=2,
-        group="heat",
-        error_types=("app.SensorTimeout", "builtins.TimeoutError"),
         error_message="no answer �",
         error_stacktrace=b"Traceback \xff",
-        cause_types=("builtins.OSError", "builtins.Exception"),
-        category=ErrorCategory.TRANSIENT,
         failed_at=1_700_000_000_001,
-        outcomes_reported=True,
-        retry_topic="heat-processing-mine",
         retry_after_ms=5000,
-        forwarded=True,
         metadata=b'{"furnace": 7}',
     )
 
@@ -79,23 +82,26 @@ def test_the_least_that_an_event_can_say() -> None:
     record = Received(headers=POOR)
     assert parse_failure(record) == FailureEvent(
         id=message_id("", Origin(record.topic, record.partition, record.offset, record.timestamp)),
+        kind=FailureKind(
+            topic="heat",
+            queue="heat",
+            group="",
+            attempt=0,
+            error_types=(),
+            cause_types=(),
+            category=None,
+            outcomes_reported=False,
+            retry_topic=None,
+            forwarded=False,
+        ),
         origin=Origin("heat"),
         key=b"key",
         value=b"value",
         headers=(),
-        queue="heat",
-        attempt=0,
-        group="",
-        error_types=(),
         error_message="",
         error_stacktrace=b"",
-        cause_types=(),
-        category=None,
         failed_at=None,
-        outcomes_reported=False,
-        retry_topic=None,
         retry_after_ms=None,
-        forwarded=False,
         metadata=None,
     )
 
@@ -110,11 +116,11 @@ def test_the_id_follows_from_the_origin() -> None:
 
 def test_types_and_cause_are_what_classification_goes_by() -> None:
     """The error's names, then its cause's; the first of each is what people see."""
-    event = parsed(base=FULL)
-    assert event.types_and_cause == (*event.error_types, "builtins.OSError", "builtins.Exception")
-    assert event.cause_type == "builtins.OSError"
-    assert parsed().cause_type is None
-    assert parsed((names.ERROR_TYPE, b"E")).types_and_cause == ("E",)
+    kind = parsed(base=FULL).kind
+    assert kind.types_and_cause == (*kind.error_types, "builtins.OSError", "builtins.Exception")
+    assert kind.cause_type == "builtins.OSError"
+    assert parsed().kind.cause_type is None
+    assert parsed((names.ERROR_TYPE, b"E")).kind.types_and_cause == ("E",)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,7 @@ def test_a_derived_id_as_key_is_no_key_either() -> None:
 def test_of_repeated_headers_the_last_counts() -> None:
     """Raw clients append instead of replacing; an earlier value is not even looked at."""
     event = parsed((names.ATTEMPT, b"nonsense"), (names.ATTEMPT, b"1"), (names.ATTEMPT, b"3"))
-    assert event.attempt == 3
+    assert event.kind.attempt == 3
     assert event.headers == ()
 
 
@@ -157,7 +163,8 @@ def test_a_null_value_is_as_good_as_no_header() -> None:
     """For every header but the original key, and even where the last of several is null."""
     kept = (names.ORIGINAL_TOPIC, names.ORIGINAL_KEY)
     event = parsed(*((name, None) for name, _ in FULL if name not in kept), base=FULL)
-    assert event == parsed()._replace(id=event.id, origin=event.origin, queue="heat-processing", key=b"\xff furnace")
+    kind = parsed().kind._replace(topic="heat-processing", queue="heat-processing")
+    assert event == parsed()._replace(id=event.id, kind=kind, origin=event.origin, key=b"\xff furnace")
 
 
 @pytest.mark.parametrize("headers", [(), ((names.ORIGINAL_TOPIC, None),), (*POOR, (names.ORIGINAL_TOPIC, None))])
@@ -258,13 +265,13 @@ def test_what_steers_is_checked(name: str, raw: bytes) -> None:
 @pytest.mark.parametrize("raw", [b"", b"x" * values.group_bytes_max, "grüppe".encode(), b"a\nb"])
 def test_groups(raw: bytes) -> None:
     """Kafka knows no rules for groups, so any text is one; empty means none."""
-    assert parsed((names.GROUP, raw)).group == raw.decode()
+    assert parsed((names.GROUP, raw)).kind.group == raw.decode()
 
 
 @pytest.mark.parametrize("raw", [b"transient", b"TRANSIENT", b"Transient"])
 def test_categories_in_either_case(raw: bytes) -> None:
     """The documents write them in capitals."""
-    assert parsed((names.CATEGORY, raw)).category is ErrorCategory.TRANSIENT
+    assert parsed((names.CATEGORY, raw)).kind.category is ErrorCategory.TRANSIENT
 
 
 def test_descriptions_are_cut() -> None:
@@ -276,8 +283,8 @@ def test_descriptions_are_cut() -> None:
         (names.ERROR_STACKTRACE, b"start" + b"x" * 10**6 + b"end"),
     )
     assert event.error_message == "ä" * values.error_message_chars_max
-    assert event.error_types == ("E",) * values.error_types_max
-    assert event.cause_types == ("C" * values.error_types_bytes_max,)
+    assert event.kind.error_types == ("E",) * values.error_types_max
+    assert event.kind.cause_types == ("C" * values.error_types_bytes_max,)
     assert values.error_stacktrace_bytes_max - 1 <= len(event.error_stacktrace) <= values.error_stacktrace_bytes_max
     assert event.error_stacktrace.startswith(b"startx")
     assert event.error_stacktrace.endswith(b"xend")
@@ -296,16 +303,16 @@ def test_any_bytes_are_an_event_or_malformed(headers: Headers, key: bytes | None
     with suppress(MalformedEvent):
         event = parse_failure(Received(key=key, headers=base + headers))
         assert len(event.id) == 16
-        assert 0 < len(event.queue.encode()) <= values.queue_bytes_max
-        assert "\0" not in event.queue
-        assert len(event.group.encode()) <= values.group_bytes_max
-        assert 0 <= event.attempt <= names.attempt_max
+        assert 0 < len(event.kind.queue.encode()) <= values.queue_bytes_max
+        assert "\0" not in event.kind.queue
+        assert len(event.kind.group.encode()) <= values.group_bytes_max
+        assert 0 <= event.kind.attempt <= names.attempt_max
         assert len(event.error_message) <= values.error_message_chars_max
-        assert len(event.error_types) <= values.error_types_max
+        assert len(event.kind.error_types) <= values.error_types_max
         numbers = (event.origin.partition, event.origin.offset, event.origin.timestamp)
         assert len({number is None for number in numbers}) == 1
         assert [header for header in headers if header[0] not in OWN_HEADERS] == list(event.headers)
-        ",".join(event.error_types).encode()
+        ",".join(event.kind.error_types).encode()
         event.error_message.encode()
 
 
@@ -325,6 +332,19 @@ def test_any_value_of_any_header(name: str, raw: bytes | None) -> None:
 def test_user_headers_are_untouched(user: Headers) -> None:
     """Order, repeats, null and empty values; a prefix is not a claim."""
     assert parse_failure(Received(headers=POOR + user)).headers == user
+
+
+def test_what_repeats_is_read_once() -> None:
+    """Two failures of a kind share it, so that whoever groups them compares one object with itself."""
+    first, second = parsed((names.MESSAGE_ID, b"0" * 32), base=FULL), parsed((names.MESSAGE_ID, b"1" * 32), base=FULL)
+    assert first.id != second.id
+    assert first.kind is second.kind
+
+
+def test_a_kind_is_remembered_at_its_bounds() -> None:
+    """Of a list of error types only what is kept is remembered, whatever a sender writes behind it."""
+    long = b"E" * values.error_types_bytes_max
+    assert parsed((names.ERROR_TYPE, long + b"1")).kind is parsed((names.ERROR_TYPE, long + b"2")).kind
 
 
 def test_the_record_is_not_changed() -> None:

@@ -159,21 +159,22 @@ def test_a_failure_event_reads_back(
     """What a reporter says is what the worker hears."""
     headers = failure_headers(user, facts, original_key=key, outcomes_reported=outcomes, retry_after_ms=retry_after_ms)
     event = parse_failure(Received(key=facts.id.hex().encode(), headers=headers))
-    assert (event.id, event.queue, event.attempt, event.group) == (facts.id, facts.queue, facts.attempt, facts.group)
+    kind = event.kind
+    assert (event.id, kind.queue, kind.attempt, kind.group) == (facts.id, facts.queue, facts.attempt, facts.group)
     assert (event.origin, event.key, event.headers) == (facts.origin, key, user)
-    assert (event.error_types, event.cause_types) == (facts.error_types, facts.cause_types)
+    assert (kind.error_types, kind.cause_types) == (facts.error_types, facts.cause_types)
     assert (event.error_message, event.error_stacktrace) == (facts.error_message, facts.error_stacktrace)
-    assert (event.category, event.failed_at, event.metadata) == (facts.category, facts.failed_at, facts.metadata)
-    assert (event.outcomes_reported, event.retry_after_ms) == (outcomes, retry_after_ms)
-    assert (event.retry_topic, event.forwarded) == (facts.retry_topic, False)
+    assert (kind.category, event.failed_at, event.metadata) == (facts.category, facts.failed_at, facts.metadata)
+    assert (kind.outcomes_reported, event.retry_after_ms) == (outcomes, retry_after_ms)
+    assert (kind.retry_topic, kind.forwarded) == (facts.retry_topic, False)
 
 
 @given(USER_HEADERS, FACTS_OF_ALL_KINDS)
 def test_a_retry_that_fails_comes_back_as_the_same_message(user: Headers, facts: Facts) -> None:
     """A raw client that reports a retry with the headers it got continues the message."""
     event = parse_failure(Received(headers=emission_headers(user, facts)))
-    assert (event.id, event.attempt, event.group) == (facts.id, facts.attempt, facts.group)
-    assert (event.origin, event.queue, event.headers) == (facts.origin, facts.queue, user)
+    assert (event.id, event.kind.attempt, event.kind.group) == (facts.id, facts.attempt, facts.group)
+    assert (event.origin, event.kind.queue, event.headers) == (facts.origin, facts.queue, user)
 
 
 @given(USER_HEADERS, st.none() | st.binary(max_size=40), st.none() | st.binary(min_size=16, max_size=16))
@@ -186,7 +187,7 @@ def test_a_forwarded_event_reads_the_same(user: Headers, key: bytes | None, id_:
     event = parse_failure(record)
     fixed = fixed_for_forwarding(record, event)
     there = parse_failure(Received(partition=7, offset=1, key=event.id.hex().encode(), headers=fixed))
-    assert there == event._replace(forwarded=True)
+    assert there == event._replace(kind=event.kind._replace(forwarded=True))
 
 
 def test_forwarding_fixes_each_header_once() -> None:
@@ -307,7 +308,7 @@ def test_fit_of_a_failure_event_keeps_what_the_worker_needs() -> None:
     assert least is not None
     event = parse_failure(Received(headers=least))
     assert (event.id, event.origin, event.key) == (ID, FACTS.origin, b"k")
-    assert (event.outcomes_reported, event.retry_topic) == (True, "heat-processing-mine")
+    assert (event.kind.outcomes_reported, event.kind.retry_topic) == (True, "heat-processing-mine")
     assert fit(headers, None, None, 100, droppable=DESCRIPTIVE) is None
 
 

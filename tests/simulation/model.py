@@ -127,11 +127,11 @@ class Intake:
     # --- failures -----------------------------------------------------------------------------------------------
 
     def _failure(self, record: Entry, event: FailureEvent) -> None:
-        id_, attempt = event.id, event.attempt
+        id_, attempt = event.id, event.kind.attempt
         if self._passed_on(id_):
             return
         view = self._view(id_)
-        if view is not None and view.group != event.group:
+        if view is not None and view.group != event.kind.group:
             self._scribe.count("failures of another group's retry")
             if self._fold.lives[id_]:  # it was of our group, and taken over by the other's failure
                 self._fold.unsure.add(own_id(event, record, view.origin))
@@ -140,7 +140,7 @@ class Intake:
                 return
             view = self._view(id_)
         self._heard(id_, attempt)
-        final = PERMANENT in event.error_types
+        final = PERMANENT in event.kind.error_types
         if view is None:
             self._born(record, id_, event, attempt, final=final)
         elif attempt == view.attempt and view.state in (State.RETRYING, State.PRESUMED):
@@ -155,9 +155,9 @@ class Intake:
         if attempt:
             self._scribe.count("messages that go on after they were purged")
         change = self._changes.get(id_)
-        booked = event.queue if change is None or change.new is None else change.new.booked
-        self._views[id_] = view = View(State.ABSENT, attempt, attempt, 0, event.group, event.origin, booked, False)
-        spent = POLICIES.for_queue(event.queue).max_retries == 0
+        booked = event.kind.queue if change is None or change.new is None else change.new.booked
+        self._views[id_] = view = View(State.ABSENT, attempt, attempt, 0, event.kind.group, event.origin, booked, False)
+        spent = POLICIES.for_queue(event.kind.queue).max_retries == 0
         self._retry_after[id_] = event.retry_after_ms
         self._move(record, id_, view, Event.FAILED_FINALLY if final or spent else Event.FAILED_AGAIN)
 
@@ -265,7 +265,7 @@ def own_id(event: FailureEvent, record: Entry, known: Origin) -> bytes:
     """The id of the reporting group's own message, where the id given is another group's."""
     coordinates = Origin(record.topic, record.partition, record.offset, record.timestamp)
     candidates = (event.origin, known, coordinates)
-    return message_id(event.group, next(origin for origin in candidates if origin.partition is not None))
+    return message_id(event.kind.group, next(origin for origin in candidates if origin.partition is not None))
 
 
 def shown(row: Message | None) -> str:
