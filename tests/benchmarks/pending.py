@@ -1,7 +1,8 @@
 """Many pending messages: what each costs in memory and on disk, and how long a restart with all of them takes.
 
 One worker takes in a tenth, then the rest; its resident memory is looked at after each, when it has settled.  Then it
-is started again with its data directory, and with an empty one.
+is started again with its data directory, and with an empty one.  The most that each of them took is shown, too: that is
+what its machine must have.
 """
 
 from __future__ import annotations
@@ -37,10 +38,11 @@ async def measure(bench: Bench) -> Result:
                 memory_few = await settled(worker)
                 seconds = await _load(deployment, worker, many - few, many, seed=7)
                 memory_many = await settled(worker)
+                peak = peak_bytes(worker.process.pid)
             on_disk = sum(file.stat().st_size for file in data.rglob("*") if file.is_file())
-            kept = await _ready(deployment, data)
+            kept, _ = await _ready(deployment, data)
         with directory() as data:
-            alone = await _ready(deployment, data)
+            alone, peak_alone = await _ready(deployment, data)
         in_topics = topic_bytes(bench.broker_data, f"{deployment.app}-") if bench.broker_data else {}
     each = per_message(memory_few, memory_many, many - few)
     note = f"{memory_few / 2**20:,.0f} MiB with {few:,}, {memory_many / 2**20:,.0f} MiB with {many:,}"
@@ -55,6 +57,8 @@ async def measure(bench: Bench) -> Result:
     lines = [
         ["loading the rest, writing the events included", f"{seconds:.0f} s ({(many - few) / seconds:,.0f}/s)"],
         ["restore from the changelogs, start included", f"{many / alone:,.0f} messages/s"],
+        ["resident memory at most, taking all in", f"{peak / 2**20:,.0f} MiB"],
+        ["resident memory at most, restoring all from the changelogs", f"{peak_alone / 2**20:,.0f} MiB"],
         ["RocksDB, per message", f"{on_disk / many:,.0f} B"],
         *(
             [f"topic `{topic}`, per message", f"{size / many:,.0f} B"]
@@ -80,10 +84,10 @@ async def _load(deployment: Deployment, worker: Running, more: int, total: int, 
     return time.monotonic() - began
 
 
-async def _ready(deployment: Deployment, data: Path) -> float:
-    """Seconds from the start of a worker until it works on all partitions."""
+async def _ready(deployment: Deployment, data: Path) -> tuple[float, int]:
+    """Seconds from the start of a worker until it works on all partitions, and the most bytes that it took."""
     with running(WORKER, deployment.environment, data) as worker:
-        return await worker.until_ready(deployment.partitions)
+        return await worker.until_ready(deployment.partitions), peak_bytes(worker.process.pid)
 
 
 async def settled(worker: Running) -> int:
@@ -100,7 +104,16 @@ async def settled(worker: Running) -> int:
 
 def resident_bytes(pid: int) -> int:
     """What of a process is in memory now."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return _bytes_of(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most of a process that has been in memory at a time."""
+    return _bytes_of(pid, "VmHWM")
+
+
+def _bytes_of(pid: int, line: str) -> int:
+    found = re.search(rf"^{line}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
     if found is None:
         raise RuntimeError(f"the system does not say how much memory process {pid} has")
     return int(found.group(1)) * 1024

@@ -15,7 +15,7 @@ from tests.benchmarks.figure import QUICK, Result, Row, Sizes, at_least, at_most
 from tests.benchmarks.intake import Pair, pairs_table, ratio
 from tests.benchmarks.lateness import rows_of, spread
 from tests.benchmarks.meter import Sample, Speed, cpu_seconds, speed
-from tests.benchmarks.pending import per_message, resident_bytes, topic_bytes
+from tests.benchmarks.pending import peak_bytes, per_message, resident_bytes, topic_bytes
 from tests.benchmarks.probed import watch
 from tests.benchmarks.processes import worker_environment
 from tests.benchmarks.records import STACKTRACE_BYTES, VALUE_BYTES, events, small_events
@@ -208,6 +208,9 @@ def test_resident_memory_is_that_of_the_process() -> None:
     before = resident_bytes(os.getpid())
     held = b"x" * (64 << 20)
     assert resident_bytes(os.getpid()) - before > len(held) // 2
+    del held
+    assert peak_bytes(os.getpid()) - before > 32 << 20
+    assert peak_bytes(os.getpid()) - resident_bytes(os.getpid()) > 32 << 20
 
 
 def test_bytes_of_topics_are_those_of_their_segments(tmp_path: Path) -> None:
