@@ -72,6 +72,11 @@ class Owner:
         self._standbys = Standbys(new_standby)
         self._assigned = False
 
+    @property
+    def held_bytes(self) -> int:
+        """Input that waits or is being processed."""
+        return self._held.bytes
+
     # --- assignment ---------------------------------------------------------------------------------------------
 
     async def open(self, numbers: Collection[int], generation: int) -> None:

@@ -113,6 +113,10 @@ class WorkerApp(App):
         changelog = KafkaFollower(number, store, self._origin(), SystemClock(), kafka_options(self.settings))
         return Standby(number, store=store, changelog=changelog, refuse=self.refuse, fatal=self.fatal)
 
+    async def give_memory_back(self) -> None:
+        """Whenever there is nothing more to do."""
+        await give_back_after_work(lambda: self.owner.held_bytes == 0)
+
     def _store(self, number: int) -> RocksStore:
         return RocksStore(self.settings.data_dir / self.settings.app_id / f"p{number}")
 
@@ -143,7 +147,7 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
     app.task(app.destinations.run)
     app.task(observer.run)
     app.task(collect_now_and_then)
-    app.task(give_back_after_work)
+    app.task(app.give_memory_back)
     return app, engine_of(settings, observer)
 
 

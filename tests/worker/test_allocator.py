@@ -48,7 +48,7 @@ def resident():
 
 async def main():
     allocator.LOOK_SECONDS = 0.1
-    task = asyncio.create_task(allocator.give_back_after_work())
+    task = asyncio.create_task(allocator.give_back_after_work(lambda: True))
     await asyncio.sleep(0)
     burst = [bytes(1_000) for _ in range(100_000)]
     kept = bytes(1_000)  # above all of it, so that malloc gives nothing back by itself
@@ -108,11 +108,11 @@ async def test_elsewhere_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> Non
     """Neither where there is another system, nor another C library."""
     monkeypatch.setattr(allocator.sys, "platform", "darwin")
     assert not allocator.bound_arenas({})
-    await allocator.give_back_after_work()
+    await allocator.give_back_after_work(lambda: True)
     monkeypatch.setattr(allocator.sys, "platform", "linux")
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
     assert not allocator.bound_arenas({})
-    await allocator.give_back_after_work()
+    await allocator.give_back_after_work(lambda: True)
 
 
 def test_what_a_burst_took_is_given_back() -> None:
@@ -120,37 +120,46 @@ def test_what_a_burst_took_is_given_back() -> None:
     subprocess.run([sys.executable, "-c", BURST], check=True, timeout=120)
 
 
-async def acts(*works: tuple[float, float, float]) -> list[float]:
-    """When something was done within 100 s of work from one instant to another at some part of the time."""
+async def acts(*works: tuple[float, float, float], waits: tuple[float, float] = (0, 0)) -> list[float]:
+    """When something was done within 60 s of work from one instant to another at some part of the time."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     acted: list[float] = []
 
+    def passed() -> float:
+        return loop.time() - started
+
     async def act() -> None:
-        acted.append(loop.time() - started)
+        acted.append(passed())
 
     def used() -> float:
-        now = loop.time() - started
-        return sum(part * max(0.0, min(now, stop) - begin) for begin, stop, part in works)
+        return sum(part * max(0.0, min(passed(), stop) - begin) for begin, stop, part in works)
 
-    task = asyncio.create_task(allocator.after_work(act, used))
-    await asyncio.sleep(100)
+    task = asyncio.create_task(allocator.after_work(act, lambda: not waits[0] <= passed() < waits[1], used))
+    await asyncio.sleep(60)
     task.cancel()
     return acted
 
 
 @in_virtual_time
-async def test_memory_is_given_back_when_the_work_is_over() -> None:
-    """Not in the middle of it, not for a steady trickle, and not again before there was more work."""
-    assert await acts() == []
-    assert await acts((0, 100, 0.9)) == []
-    assert await acts((0, 100, 0.3)) == []
+async def test_memory_is_given_back_when_work_is_over() -> None:
+    """After the start, which is work, too; but not in the middle of it, nor again before there was more."""
+    assert await acts() == [1]
+    assert await acts((0, 60, 0.9)) == []
+    assert await acts((0, 60, 0.3)) == []
     assert await acts((0, 20, 0.9)) == [21]
-    assert await acts((0, 20, 0.9), (20, 40, 0.3)) == [41]
-    assert await acts((0, 20, 0.9), (50, 60, 0.9)) == [21, 61]
+    assert await acts((10, 11, 0.9)) == [1]
+    assert await acts((0, 20, 0.9), (20, 30, 0.3)) == [31]
+    assert await acts((0, 20, 0.9), (50, 56, 0.9)) == [21, 57]
 
 
 @in_virtual_time
-async def test_bursts_that_come_and_go_do_not_have_it_given_back_each_time() -> None:
-    """At most every ten seconds."""
-    assert await acts(*((begin, begin + 2, 0.9) for begin in range(0, 100, 4))) == [3, 15, 27, 39, 51, 63, 75, 87, 99]
+async def test_memory_is_not_given_back_while_something_waits() -> None:
+    """For the brokers, say."""
+    assert await acts((0, 20, 0.9), waits=(0, 40)) == [40]
+
+
+@in_virtual_time
+async def test_small_bursts_do_not_have_it_given_back_each_time() -> None:
+    """It is worth it after two seconds of work."""
+    assert await acts(*((begin, begin + 1, 0.75) for begin in range(10, 60, 5))) == [1, 22, 37, 52]
