@@ -81,6 +81,11 @@ class Classifier:
                     return decision
         return otherwise
 
+    def decided(self, error_types: tuple[str, ...]) -> Decision | None:
+        """What `classify` says of errors with these types, whatever their message; None where that has a say."""
+        tests, otherwise = self._plan(error_types)
+        return None if tests else otherwise
+
     def _plan_of(self, error_types: tuple[str, ...]) -> _Plan:
         names = {*error_types, *map(short_name, error_types)}
         first = min((self._types[name] for name in names if name in self._types), default=None)

@@ -270,9 +270,12 @@ def fault_of(error: MalformedEvent) -> str:
     return str(error).partition(":")[0]
 
 
+_origin_of_topic = lru_cache(kinds_cached_max)(Origin)
+
+
 def _origin(topic: str, partition: bytes | None, offset: bytes | None, timestamp: bytes | None) -> Origin:
     if partition is None and offset is None and timestamp is None:
-        return Origin(topic)
+        return _origin_of_topic(topic)
     if partition is None or offset is None or timestamp is None:
         missing = ORIGINAL_PARTITION if partition is None else ORIGINAL_OFFSET if offset is None else ORIGINAL_TIMESTAMP
         raise MalformedEvent(f"{missing}: missing; original partition, offset and timestamp are given all or none")

@@ -98,9 +98,13 @@ def _check_names(kind: FailureKind, engine: Engine) -> None:
 
 
 class _Firsts(NamedTuple):
-    """What first failures of a kind have in common: the rules of their queue, the error, and most of the row."""
+    """What first failures of a kind have in common: the rules of their queue, the error, and most of the row.
+
+    ``decision`` is None where the message has a say in it.
+    """
 
     rules: QueueRules
+    decision: Decision | None
     error_type: str
     row: Message
 
@@ -169,7 +173,7 @@ class _Intake:
                 retry_topic=kind.retry_topic or "",
                 outcomes_reported=kind.outcomes_reported,
             )
-            firsts = self._firsts[kind] = _Firsts(rules, error_type, row)
+            firsts = self._firsts[kind] = _Firsts(rules, rules.decided(kind), error_type, row)
         return firsts
 
     # --- the cases --------------------------------------------------------------------------------------------------
@@ -201,8 +205,8 @@ class _Intake:
     def _first(self, event: FailureEvent) -> None:
         """No row: a new message, or one that was purged; then it goes on with the event's number."""
         turn, origin = self._turn, event.origin
-        rules, error_type, row = self._firsts_of(event.kind)
-        decision = rules.classify(event)
+        rules, decided, error_type, row = self._firsts_of(event.kind)
+        decision = decided or rules.classify(event)
         outcome = rules.after_first(event, decision.category)
         attempt = _attempt_of(event, decision, turn.now_ms, has_record=True)
         encoded = attempts.codec.encode(attempt)

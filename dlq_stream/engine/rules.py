@@ -9,7 +9,7 @@ from __future__ import annotations
 from dlq_stream.core.backoff import chance_of
 from dlq_stream.core.classification import Classifier, Decision
 from dlq_stream.core.decide import Escalate, Retry, decide
-from dlq_stream.core.headers import FailureEvent
+from dlq_stream.core.headers import FailureEvent, FailureKind
 from dlq_stream.core.model import ErrorCategory
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.tables.messages import Message
@@ -31,12 +31,16 @@ class QueueRules:
         self._exact = policy.jitter == "none" and not policy.by_error
         self._first: dict[ErrorCategory, Retry | Escalate] = {}
 
+    def decided(self, kind: FailureKind) -> Decision | None:
+        """What `classify` says of all failures of a kind; None where their messages have a say."""
+        if kind.category is not None:
+            return Decision(kind.category, BY_REPORTER)
+        return self._classifier.decided(kind.types_and_cause)
+
     def classify(self, event: FailureEvent) -> Decision:
         """The category of the failure and the rule that decided."""
         kind = event.kind
-        if kind.category is not None:
-            return Decision(kind.category, BY_REPORTER)
-        return self._classifier.classify(kind.types_and_cause, event.error_message)
+        return self.decided(kind) or self._classifier.classify(kind.types_and_cause, event.error_message)
 
     def after_first(self, event: FailureEvent, category: ErrorCategory) -> Retry | Escalate:
         """What follows a failure of a message without a row: a whole allowance of retries, from its attempt on."""

@@ -105,6 +105,7 @@ class StagedTransaction:
         self._bounds = bounds
         self._destinations = destinations
         self._row_bytes_max = row_bytes_max
+        self._row_bytes_fit = row_bytes_max // 2 - ROW_OVERHEAD_BYTES - growth_bytes_max(0)  # so much fits in any case
         self._refused = refused
         self._known: dict[str, Destination | None] = {}
         self._read: dict[str, dict[bytes, bytes | None]] = {name: {} for name in _DERIVE}
@@ -139,10 +140,14 @@ class StagedTransaction:
 
     def put(self, table: str, key: bytes, value: bytes, moves: IndexMoves | None = None) -> None:
         """See `Transaction.put`."""
-        size = len(key) + len(value) + ROW_OVERHEAD_BYTES + growth_bytes_max(len(value))
+        if len(key) + len(value) > self._row_bytes_fit:
+            self._check_size(table, len(key), len(value))
+        self._write(table, key, value, moves)
+
+    def _check_size(self, table: str, key_bytes: int, value_bytes: int) -> None:
+        size = key_bytes + value_bytes + ROW_OVERHEAD_BYTES + growth_bytes_max(value_bytes)
         if size > self._row_bytes_max:
             raise TooLarge(f"a row of table {table!r} takes {size} bytes, its changelog at most {self._row_bytes_max}")
-        self._write(table, key, value, moves)
 
     def written(self, table: str) -> frozenset[bytes]:
         """See `Transaction.written`."""

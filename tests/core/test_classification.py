@@ -383,8 +383,18 @@ def _by_the_book(rules: list[Rule], types: list[str], message: str) -> Decision:
     message=st.text("pqr.R", max_size=6),
 )
 def test_plans_decide_as_the_list_of_rules_does(rules: list[Rule], types: list[str], message: str) -> None:
-    """Boiling the rules down per combination of types changes nothing."""
-    assert Classifier(rules).classify(types, message) == _by_the_book(rules, types, message)
+    """Boiling the rules down per combination of types changes nothing; nor does it matter when they are asked."""
+    classifier, expected = Classifier(rules), _by_the_book(rules, types, message)
+    assert classifier.classify(types, message) == expected
+    assert classifier.decided(tuple(types)) in (None, expected)
+
+
+def test_only_where_messages_have_a_say_they_are_waited_for() -> None:
+    """A rule by type that comes first decides by itself; one that follows a rule by text does not."""
+    rules = [Rule("type", "First", PERMANENT), Rule("text", "later", TRANSIENT), Rule("type", "Second", PERMANENT)]
+    classifier = Classifier(rules)
+    assert classifier.decided(("First",)) == Decision(PERMANENT, "type First")
+    assert classifier.decided(("Second",)) is None
 
 
 @given(st.lists(st.text()), st.text())
