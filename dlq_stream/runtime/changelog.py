@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -101,10 +100,10 @@ class KafkaChangelog:
     async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> int:
         asked_ms = self._clock.now_ms()
         end = await self._sought(consumer)
-        todo = set()
+        todo = []
         for tp, stop in end.items():
             if await consumer.position(tp) < stop:
-                todo.add(tp)
+                todo.append(tp)
             else:
                 consumer.pause(tp)
         rows = await self._apply_all(consumer, todo, end)
@@ -135,19 +134,20 @@ class KafkaChangelog:
         self._store.write({}, offsets or {}, as_of_ms)
 
     async def _apply_all(
-        self, consumer: aiokafka.AIOKafkaConsumer, todo: set[TopicPartition], end: Mapping[TopicPartition, int]
+        self, consumer: aiokafka.AIOKafkaConsumer, todo: list[TopicPartition], end: Mapping[TopicPartition, int]
     ) -> int:
         rows = 0
-        progress = said = time.monotonic()
+        time = asyncio.get_running_loop().time
+        progress = said = time()
         while todo:
             fetched = await consumer.getmany(timeout_ms=100, max_records=CHUNK_ROWS_MAX)
             for tp, records in fetched.items():
                 rows += self._apply(self._topics[tp], records)
-            now = time.monotonic()
+            now = time()
             for tp in list(todo):
                 position = await consumer.position(tp)
                 if position >= end[tp]:  # beyond the last commit marker too
-                    todo.discard(tp)
+                    todo.remove(tp)
                     consumer.pause(tp)
                     self._store.write({}, {self._topics[tp]: end[tp] - 1}, self._as_of_ms)
                     progress = now

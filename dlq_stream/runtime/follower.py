@@ -8,7 +8,6 @@ loop runs.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from typing import NoReturn
 
@@ -43,9 +42,10 @@ class KafkaFollower(KafkaChangelog):
             rows = await self._up_to(consumer, end)
             await self._complete_as_of(asked_ms, consumer)
             caught_up(rows)
+            time = asyncio.get_running_loop().time
             while True:
-                stop = time.monotonic() + STAMP_SECONDS
-                while time.monotonic() < stop:
+                stop = time() + STAMP_SECONDS
+                while time() < stop:
                     await self._step(consumer)
                 asked_ms = self._clock.now_ms()
                 await self._up_to(consumer, await self._stable_ends(consumer))
@@ -54,11 +54,12 @@ class KafkaFollower(KafkaChangelog):
     async def _up_to(self, consumer: aiokafka.AIOKafkaConsumer, end: Mapping[TopicPartition, int]) -> int:
         """Apply what lies before these last stable offsets, the commit markers among it; returns how many rows."""
         rows = 0
-        progress = time.monotonic()
+        time = asyncio.get_running_loop().time
+        progress = time()
         while [tp for tp in self._topics if await consumer.position(tp) < end[tp]]:
             found = await self._step(consumer)
             rows += found
-            now = time.monotonic()
+            now = time()
             if found:
                 progress = now
             elif now - progress > STALL_SECONDS_MAX:

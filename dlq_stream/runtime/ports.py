@@ -1,7 +1,7 @@
 """What a partition needs of the world: a producer, a store, a changelog, a clock, and what is known of destinations.
 
 These are the seams between the partition's algorithm and the machinery.  The real ones are in `producer`, `rocks`,
-`changelog` and `destinations`; the simulation has its own.
+`changelog` and `destinations`; the simulation has its own, but for the changelog, which it gives another consumer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What replaying a changelog does to the store: rows, and the index entries derived from them.
 
-Apart from the reading of changelogs, so that the simulation replays with this very code.
+Apart from the reading of changelogs: this knows no Kafka.
 """
 
 from __future__ import annotations

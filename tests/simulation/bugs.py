@@ -11,6 +11,8 @@ from dlq_stream.core.lifecycle import Standing, State, standing
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
 from dlq_stream.runtime.transaction import Bounds, StagedTransaction
+from tests.simulation.broker import Entry, Log
+from tests.simulation.changelog import Reader, SimFollower
 from tests.simulation.course import simulate
 from tests.simulation.names import ANY_CONDITIONS, Conditions
 from tests.simulation.outcome import Outcome
@@ -18,16 +20,19 @@ from tests.simulation.outcome import Outcome
 
 @dataclass(frozen=True)
 class Bug:
-    """A partition that is wrong, or another verdict on what is news; and under what conditions it shows."""
+    """A partition or a follower that is wrong, or another verdict on what is news; and when it shows."""
 
     partition: type[Partition] = Partition
+    follower: type[SimFollower] = SimFollower
     standing: Callable[[State, int, int], Standing] = standing
     conditions: Conditions = ANY_CONDITIONS
 
     def simulate(self, seed: int) -> Outcome:
         """One run with the bug in it."""
         with mock.patch("dlq_stream.engine.failures.standing", self.standing):
-            return simulate(seed, partition_type=self.partition, conditions=self.conditions)
+            return simulate(
+                seed, partition_type=self.partition, follower_type=self.follower, conditions=self.conditions
+            )
 
 
 class StoreBeforeCommit(Partition):
@@ -149,6 +154,27 @@ class SilenceIsSuccess(Partition):
             await self._patiently(self._producer.start)
 
 
+class ReadsUncommitted(Reader):
+    """What may still be aborted comes, too."""
+
+    def _read(self, log: Log, position: int, records_max: int) -> tuple[list[Entry], int]:
+        return log.read_uncommitted(position, records_max)
+
+
+class FollowsUncommitted(SimFollower):
+    """A copy takes what the owner has not committed, or never will."""
+
+    reader = ReadsUncommitted
+
+
+class OffsetsBeforeRows(SimFollower):
+    """A copy writes how far it is, and in a write of its own what it has read."""
+
+    def _apply(self, table: str, records: list[Any]) -> int:
+        self._store.write({}, {table: records[-1].offset}, self._as_of_ms)
+        return super()._apply(table, records)
+
+
 BUGS: Mapping[str, Bug] = {
     "disk written before commit": Bug(StoreBeforeCommit),
     "scan bound kept across reassignment": Bug(BoundKept),
@@ -160,4 +186,6 @@ BUGS: Mapping[str, Bug] = {
     "foreign rows accepted after silence": Bug(ForeignRowsAccepted),
     "gaps in the input accepted": Bug(GapsAccepted),
     "silence taken for a commit": Bug(SilenceIsSuccess),
+    "copy of what is not committed": Bug(follower=FollowsUncommitted),
+    "copy's offset written apart from its rows": Bug(follower=OffsetsBeforeRows),
 }

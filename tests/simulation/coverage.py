@@ -14,7 +14,7 @@ from dlq_stream.core.commands import Action
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, State
 from tests.simulation.life import POINTS
 from tests.simulation.model import FAILED, SUCCEEDED
-from tests.simulation.names import WORKERS
+from tests.simulation.names import STANDBY_REPLICAS, WORKERS
 from tests.simulation.outcome import Cell, Outcome
 
 FIGURES = (
@@ -49,6 +49,16 @@ FIGURES = (
     "clocks set back by a lot",
     "disks lost",
     "disks older than they were",
+    "stores too old to be trusted",
+    *(f"runs with {count} standby replicas" for count in sorted(set(STANDBY_REPLICAS))),
+    "standbys caught up",
+    "copies that were a former owner's state",
+    "copies compared with a rebuild",
+    "follow: brokers silent",
+    "frozen at follow: between chunks",
+    "take-overs with a copy",
+    "take-overs with nothing left to read",
+    "states taken over compared with a rebuild",
     "records that two groups failed on",
     "failures of another group's retry",
     "messages that go on after they were purged",

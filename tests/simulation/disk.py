@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from tests.simulation.life import Life
 
@@ -14,19 +15,29 @@ FLUSHED = 0.1
 
 
 class Disk:
-    """What one worker holds of one partition: in memory for a while, then in files."""
+    """What one worker holds of one partition: in memory for a while, then in files.
+
+    ``is_copy`` says whether it was a standby that had it open last.
+    """
 
     def __init__(self) -> None:
         self.entries: dict[bytes, bytes] = {}
         self.keys: list[bytes] = []
         self.offsets: dict[str, int] = {}
-        self.writes: list[tuple[Changes, Mapping[str, int]]] = []
+        self.writes: list[tuple[Changes, Mapping[str, int], int]] = []
+        self.identity: Mapping[str, Any] | None = None
+        self.is_copy = False
         self.opened_by: Life | None = None
-        self._files: tuple[dict[bytes, bytes], dict[str, int], int] = {}, {}, 0
+        self._files = _Files()
 
-    def write(self, changes: Changes, offsets: Mapping[str, int]) -> None:
+    @property
+    def written_ms(self) -> int | None:
+        """The stamp of the last write."""
+        return self.writes[-1][2] if self.writes else None
+
+    def write(self, changes: Changes, offsets: Mapping[str, int], now_ms: int) -> None:
         """One atomic write."""
-        self.writes.append((dict(changes), dict(offsets)))
+        self.writes.append((dict(changes), dict(offsets), now_ms))
         for key, value in changes.items():
             if value is None:
                 if self.entries.pop(key, None) is not None:
@@ -39,25 +50,41 @@ class Disk:
 
     def flush(self) -> None:
         """Everything so far is in files."""
-        self._files = dict(self.entries), dict(self.offsets), len(self.writes)
+        self._files = _Files(dict(self.entries), dict(self.offsets), len(self.writes), self.identity)
 
     def lose_memory(self) -> None:
         """A process died that had it open: there is no log, so what was not in files is gone."""
-        entries, offsets, count = self._files
-        self.entries, self.offsets, self.keys = dict(entries), dict(offsets), sorted(entries)
-        del self.writes[count:]
+        files = self._files
+        self.entries, self.offsets, self.keys = dict(files.entries), dict(files.offsets), sorted(files.entries)
+        self.identity = files.identity
+        del self.writes[files.writes :]
+
+    def wipe(self) -> None:
+        """Everything is deleted, files included."""
+        self.entries, self.offsets, self.keys, self.writes, self.identity = {}, {}, [], [], None
+        self.flush()
 
     def as_of(self, count: int) -> Disk:
         """The disk as it was after its first ``count`` writes, such as a copy made then."""
         older = Disk()
-        for changes, offsets in self.writes[:count]:
-            older.write(changes, offsets)
+        for write in self.writes[:count]:
+            older.write(*write)
+        older.identity, older.is_copy = self.identity, self.is_copy
         older.flush()
         return older
 
 
+class _Files(NamedTuple):
+    """What of a disk is in files, of which so many writes."""
+
+    entries: Mapping[bytes, bytes] = {}
+    offsets: Mapping[str, int] = {}
+    writes: int = 0
+    identity: Mapping[str, Any] | None = None
+
+
 class DiskStore:
-    """`dlq_stream.runtime.ports.Store` on a disk; like RocksDB it is locked while it is open."""
+    """`dlq_stream.runtime.rocks.RocksStore` on a disk: as that, it is locked while it is open."""
 
     def __init__(self, life: Life, disk: Disk, written: Callable[[Disk], None]) -> None:
         holder = disk.opened_by
@@ -93,7 +120,7 @@ class DiskStore:
     def write(self, changes: Changes, offsets: Mapping[str, int], now_ms: int) -> None:
         self._check()
         self._life.point("store: before")
-        self.disk.write(changes, offsets)
+        self.disk.write(changes, offsets, now_ms)
         if self._life.random.random() < FLUSHED:
             self.disk.flush()
         self._written(self.disk)
@@ -109,3 +136,28 @@ class DiskStore:
     def offset(self, table: str) -> int | None:
         """Up to where (and including which) a changelog was applied."""
         return self.disk.offsets.get(table)
+
+    # --- what the state was built from --------------------------------------------------------------------------
+
+    def written_ms(self) -> int | None:
+        """The stamp of the last write."""
+        return self.disk.written_ms
+
+    def identity(self) -> Mapping[str, Any] | None:
+        """What `set_identity` was given."""
+        return self.disk.identity
+
+    def set_identity(self, identity: Mapping[str, Any]) -> None:
+        self._check()
+        self.disk.identity = identity
+
+    def wipe(self, why: str) -> None:
+        """The one good reason for it here is that tombstones may have been missed."""
+        self._check()
+        world = self._life.world
+        world.note(self._life.name, f"wipes a store: {why}")
+        if why.startswith("it was last complete"):
+            world.outcome.figures["stores too old to be trusted"] += 1
+        else:
+            world.violated(f"{self._life.name} wipes a store because {why}")
+        self.disk.wipe()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import NamedTuple
 
 from tests.simulation.life import Life, Surroundings
 
@@ -12,21 +14,36 @@ SESSION_SECONDS = 10.0
 HEARTBEAT_SECONDS = 1.0
 
 
+class Share(NamedTuple):
+    """What a member has: partitions to work on, and others to keep copies of."""
+
+    partitions: tuple[int, ...] = ()
+    copies: tuple[int, ...] = ()
+
+
+NOTHING = Share()
+
+
 @dataclass
 class _Member:
     life: Life
-    assigned: tuple[int, ...] = ()
-    joining: asyncio.Future[tuple[int, tuple[int, ...]]] | None = None
+    share: Share = NOTHING
+    joining: asyncio.Future[tuple[int, Share]] | None = None
 
 
 @dataclass
 class Group:
-    """The coordinator.  With ``static`` a restarted worker takes its old place without a rebalance."""
+    """The coordinator.  With ``static`` a restarted worker takes its old place without a rebalance.
+
+    Of each partition ``standby_replicas`` members keep a copy that do not own it, where there are so many; who gets a
+    partition next is chance, so that some find a copy of it on their disk, and some find nothing or an old state.
+    """
 
     world: Surroundings
     random: Random
     partitions: int
     static: bool
+    standby_replicas: int = 0
     generation: int = 0
     _members: dict[str, _Member] = field(default_factory=dict)
     _preparing: bool = False
@@ -34,17 +51,17 @@ class Group:
     def _id(self, life: Life) -> str:
         return life.name.partition(".")[0] if self.static else life.name
 
-    async def join(self, life: Life) -> tuple[int, tuple[int, ...]]:
-        """Join, or join again; returns the generation and the partitions assigned."""
+    async def join(self, life: Life) -> tuple[int, Share]:
+        """Join, or join again; returns the generation and what is assigned."""
         life.rebalance.clear()
         life.expelled = False
         known = self._members.get(self._id(life))
         if known is not None and known.life is not life and not self._preparing:
             known.life = life
             self._watch(life)
-            return self.generation, known.assigned
-        future: asyncio.Future[tuple[int, tuple[int, ...]]] = asyncio.get_running_loop().create_future()
-        member = _Member(life, known.assigned if known else (), future)
+            return self.generation, known.share
+        future: asyncio.Future[tuple[int, Share]] = asyncio.get_running_loop().create_future()
+        member = _Member(life, known.share if known else NOTHING, future)
         self._members[self._id(life)] = member
         if known is None or known.life is not life:
             self._watch(life)
@@ -128,10 +145,21 @@ class Group:
         for number in range(self.partitions):
             if shares:
                 shares[number % len(shares)].append(number)
-        for member, share in zip(members, shares, strict=True):
-            member.assigned = tuple(share)
+        copies = self._copies(shares)
+        for member, share, kept in zip(members, shares, copies, strict=True):
+            member.share = Share(tuple(share), tuple(kept))
             future, member.joining = member.joining, None
             assert future is not None
             if not future.done():
-                future.set_result((self.generation, member.assigned))
-        self.world.note("group", f"generation {self.generation}: {[(m.life.name, m.assigned) for m in members]}")
+                future.set_result((self.generation, member.share))
+        self.world.note("group", f"generation {self.generation}: {[(m.life.name, *m.share) for m in members]}")
+
+    def _copies(self, shares: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Of which partitions each member keeps a copy."""
+        copies: list[list[int]] = [[] for _ in shares]
+        replicas = min(self.standby_replicas, len(shares) - 1)
+        for number in range(self.partitions if replicas > 0 else 0):
+            others = [kept for share, kept in zip(shares, copies, strict=True) if number not in share]
+            for kept in self.random.sample(others, replicas):
+                kept.append(number)
+        return copies

@@ -33,6 +33,7 @@ POINTS: tuple[str, ...] = (
     "store: after",
     "effects: among",
     "restore: between chunks",
+    "follow: between chunks",
     "stop producer",
     "close store",
     "any time",
@@ -43,7 +44,13 @@ The effects are: the transaction begun; each output, each batch of rows and the 
 store; what hears of it afterwards.
 """
 
-RARE = ("restore: between chunks", "heartbeat: before", "heartbeat: in flight", "heartbeat: after") * 2
+RARE = (
+    "restore: between chunks",
+    "follow: between chunks",
+    "heartbeat: before",
+    "heartbeat: in flight",
+    "heartbeat: after",
+) * 2
 """Points that few processes come by; more of them are meant to die there."""
 
 BROKER_ERRORS = (broker.ProducerFenced, broker.Concurrent, broker.NoSuchTopic, broker.BatchRefused, broker.TopicSilent)
@@ -105,7 +112,7 @@ class Life:
         self._doom = random.choice(POINTS + RARE) if world.doom and random.random() < 0.5 else ""
         if self._freezes and random.random() < 0.5:
             self._doom = "write: in flight"  # the makings of a zombie: it will not know what became of that
-        often = self._doom.startswith(("write", "commit", "store", "effects"))
+        often = self._doom.startswith(("write", "commit", "store", "effects", "follow"))
         self._passes = random.choice((1, 2, 3, 5, 8, 20) if often else (1, 1, 2))
 
     # --- tasks --------------------------------------------------------------------------------------------------

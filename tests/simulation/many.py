@@ -37,6 +37,7 @@ def executor() -> ProcessPoolExecutor:
 def _prepare() -> None:
     logging.disable(logging.CRITICAL)
     gc.disable()  # what a run leaves behind is collected after it, which is cheaper than looking for it all the time
+    gc.freeze()  # and what was imported is not looked at
 
 
 def cover(processes: ProcessPoolExecutor, seeds: range, steps: int = STEPS) -> Coverage:

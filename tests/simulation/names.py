@@ -21,6 +21,9 @@ STEPS = 500
 WORKERS = (1, 2, 3, 3, 4, 5)
 """How many workers there are, one of these."""
 
+STANDBY_REPLICAS = (0, 0, 0, 1, 2)
+"""How many copies of each partition workers keep, one of these."""
+
 HEAT = "heat"
 OVENS = "ovens"
 OVENS_RETRY = "ovens-retry"
@@ -30,6 +33,9 @@ SOURCE_PARTITIONS = 2
 
 RETENTION_MS = (60_000, 600_000)
 """Retention of closed messages, one of these; under the longer one the intake topics keep everything."""
+
+TOMBSTONES_KEPT_MS = 100_000
+"""A local state that was last complete longer ago is built anew."""
 
 QUEUES_MAX = 3
 ATTEMPTS_KEPT_MAX = 3

@@ -1,20 +1,13 @@
-"""The ports of a partition over the fake broker, but for the producer: changelog, clock, what is known of topics."""
+"""The ports of a partition over the fake broker, but for producer and changelog: clock, what is known of topics."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping
 
 from dlq_stream.core.destinations import DEAD_LETTER_SUFFIX
 from dlq_stream.core.transaction import Destination
-from dlq_stream.runtime.ports import Unavailable
-from dlq_stream.runtime.replay import changes_of
-from dlq_stream.tables import TABLES
-from dlq_stream.tables.marker import MARKER_KEY
-from dlq_stream.tables.spec import TableSpec
 from tests.simulation.broker import Broker
-from tests.simulation.disk import DiskStore
-from tests.simulation.life import Life, NoAnswer
+from tests.simulation.life import Life
 
 EPOCH_MS = 1_700_000_000_000
 """The wall-clock time at which a run begins."""
@@ -42,53 +35,6 @@ class SeenClock:
         now_ms = self._clock.now_ms()
         self.highest_ms = max(self.highest_ms, now_ms)
         return now_ms
-
-
-class SimChangelog:
-    """`dlq_stream.runtime.ports.Changelog` on the fake broker and a `Disk`."""
-
-    def __init__(self, life: Life, broker: Broker, app_id: str, partition: int, store: DiskStore) -> None:
-        self._life = life
-        self._broker = broker
-        self._logs = {spec: broker.log(spec.changelog(app_id), partition) for spec in TABLES}
-        self._store = store
-        self._trusted = False
-
-    async def catch_up(self) -> int:
-        try:
-            ends = await self._life.request(
-                "read changelog", lambda: {spec: log.stable for spec, log in self._logs.items()}
-            )
-        except NoAnswer as error:
-            raise Unavailable(str(error)) from error
-        if not self._trusted:
-            self._trust({spec.name: end for spec, end in ends.items()})
-        return sum([await self._replay(spec, ends[spec]) for spec in self._logs])
-
-    def _trust(self, ends: Mapping[str, int]) -> None:
-        """The real one deletes a state that is ahead of its changelogs; here nothing may ever lead to one."""
-        self._trusted = True
-        stored = {table: self._store.offset(table) for table in ends}
-        if any(offset is not None and offset >= ends[table] for table, offset in stored.items()):
-            self._life.world.violated(
-                f"{self._life.name} has a state that is ahead of its changelogs: {stored}, {ends}"
-            )
-
-    async def _replay(self, spec: TableSpec, end: int) -> int:
-        log, name = self._logs[spec], spec.name
-        stored = self._store.offset(name)
-        position = 0 if stored is None else stored + 1
-        rows = 0
-        while position < end:
-            records, position = log.read(position, self._life.random.randint(1, 60))
-            fresh = {record.key: record.value for record in records if record.key is not None}
-            self._store.write(changes_of(self._store, name, fresh), {name: position - 1}, 0)
-            rows += len(fresh.keys() - {MARKER_KEY})
-            if position < end:
-                self._life.point("restore: between chunks")
-                await asyncio.sleep(0.001)
-                await self._life.awake()
-        return rows
 
 
 class SimTopicSource:

@@ -7,10 +7,12 @@ done here in the same order.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
+from dlq_stream.core.errors import DLQError
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
@@ -20,12 +22,15 @@ from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.owner import Interrupted, Owner
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
+from dlq_stream.runtime.standby import Standby
 from dlq_stream.runtime.timers import NextLook, TimerSpec
+from tests.simulation.changelog import SimChangelog
 from tests.simulation.consumer import SimConsumer
 from tests.simulation.disk import Disk, DiskStore
+from tests.simulation.group import NOTHING, Share
 from tests.simulation.life import Died, Life, NoAnswer
 from tests.simulation.names import APP, COMMANDS, FAILURES, PARTITIONS, TOPICS
-from tests.simulation.ports import SeenClock, SimChangelog, SimTopicSource, WorkerClock
+from tests.simulation.ports import SeenClock, SimTopicSource, WorkerClock
 from tests.simulation.producer import SimProducer
 
 if TYPE_CHECKING:
@@ -60,6 +65,16 @@ class Worker:
     def owned(self) -> list[int]:
         """The partitions that its process works on."""
         return list(self.process.owner.partitions) if self.process is not None and self.alive else []
+
+    @property
+    def copies(self) -> list[int]:
+        """The partitions that its process keeps copies of, once all of them are there."""
+        return sorted(self.process.copies) if self.process is not None and self.alive else []
+
+    @property
+    def behind(self) -> bool:
+        """Whether its process has yet to catch up with what it keeps copies of."""
+        return self.process is not None and self.alive and self.process.copies != {*self.process.share.copies}
 
     def start(self) -> None:
         """Start a process; what it finds on disk may have suffered."""
@@ -109,7 +124,10 @@ class Process:
                 rest_seconds=life.random.choice((0.0, 0.1, 1.0)),
             ),
             fatal=self.fatal,
+            new_standby=self._new_standby,
         )
+        self.share = NOTHING
+        self.copies: frozenset[int] = frozenset()
         self.owner.timers += [
             TimerSpec("emit", "due", self._emit, urgent=True, with_input=True),
             TimerSpec("retain", "closed", self._retain, delay_ms=self.engine.retention_ms),
@@ -161,9 +179,9 @@ class Process:
         life.spawn(self._agent(COMMANDS, self._apply_commands))
         life.spawn(self.consumer.run())
         while not self.stopping.is_set():
-            self.generation, numbers = await self.world.group.join(life)
+            self.generation, share = await self.world.group.join(life)
             await life.awake()
-            if await self._until_rebalance(self._assigned(numbers)):
+            if await self._until_rebalance(self._assigned(share)):
                 await self._until_rebalance(self.stopping.wait())
             await life.awake()
             self.consumer.end()
@@ -190,20 +208,29 @@ class Process:
             rebalance.cancel()
             await asyncio.gather(task, rebalance, return_exceptions=True)
 
-    async def _assigned(self, numbers: tuple[int, ...]) -> None:
-        """The order of things at an assignment: fence, restore, then read the committed offsets, then deliver."""
+    async def _assigned(self, share: Share) -> None:
+        """The order of things at an assignment: fence, restore, read the committed offsets, deliver, follow others."""
         generation = self.generation
+        self.share, self.copies = share, frozenset()
         try:
-            await self.owner.open(numbers, generation)
+            await self.owner.open(share.partitions, generation)
         except Interrupted:
             return
         except Exception as error:
             self.fatal("opening partitions", error)
-        positions = await self.consumer.committed(numbers)
+        positions = await self.consumer.committed(share.partitions)
         await self.life.awake()
         self.consumer.begin(positions)
         self.owner.ready(positions)
         self.world.note(self.life.name, f"ready: {dict(positions)}")
+        self.owner.follow(share.copies, partial(self._caught_up, share.copies))
+
+    def _caught_up(self, numbers: Collection[int]) -> None:
+        """The copies of these partitions have been as their changelogs are, each at its time."""
+        self.copies = frozenset(numbers)
+        if numbers:
+            self.world.note(self.life.name, f"standbys caught up: {sorted(numbers)}")
+            self.world.count("standbys caught up")
 
     def fatal(self, where: str, error: BaseException) -> NoReturn:
         """Crash-only, and only for reasons that are known."""
@@ -214,18 +241,22 @@ class Process:
             self.life.die(f"{where}: {error!r}")
         raise Died(where)
 
+    def refuse(self, error: DLQError) -> NoReturn:
+        """Nothing here is newer than the code, or does not decode."""
+        self.fatal("refusing", error)
+
     # --- what Faust and the brokers are to the partitions -------------------------------------------------------
 
     def _new_partition(self, number: int, generation: int) -> Partition:
         life, world = self.life, self.world
-        disk = self.worker.disks.setdefault(number, Disk())
-        store = DiskStore(life, disk, lambda disk: world.written(number, disk))
+        store, was_copy = self._store(number, is_copy=False)
+        restored = partial(self._taken_over, number, store.disk) if was_copy else None
         clock = world.clocks[life.name, number] = SeenClock(self.worker.clock)
         partition = world.partition_type(
             Identification(number, PARTITIONS, generation, APP),
             producer=SimProducer(life, world.broker, f"{APP}-p{number}", number, self.cache.missing),
             store=store,
-            changelog=SimChangelog(life, world.broker, APP, number, store),
+            changelog=SimChangelog(life, world.broker, number, store, self.worker.clock, restored),
             destinations=self.cache,
             clock=clock,
             row_bytes_max=ROW_BYTES_MAX,
@@ -236,6 +267,27 @@ class Process:
         )
         world.partitions.append(partition)
         return partition
+
+    def _new_standby(self, number: int) -> Standby:
+        life, world = self.life, self.world
+        store, was_copy = self._store(number, is_copy=True)
+        if not was_copy and store.written_ms() is not None:
+            world.count("copies that were a former owner's state")
+        follower = world.follower_type(life, world.broker, number, store, self.worker.clock)
+        return Standby(number, store=store, changelog=follower, refuse=self.refuse, fatal=self.fatal)
+
+    def _store(self, number: int, *, is_copy: bool) -> tuple[DiskStore, bool]:
+        """Open what this machine has of a partition; and whether that was a copy so far."""
+        disk = self.worker.disks.setdefault(number, Disk())
+        store = DiskStore(self.life, disk, lambda disk: self.world.written(number, disk))
+        was_copy, disk.is_copy = disk.is_copy, is_copy
+        return store, was_copy
+
+    def _taken_over(self, number: int, disk: Disk, rows: int) -> None:
+        """What was a copy is the owner's state now, after so many rows more: it has to be what a rebuild is."""
+        self.world.count("take-overs with a copy" if rows else "take-overs with nothing left to read")
+        if self.world.compare(number, disk):  # else the next owner writes already
+            self.world.count("states taken over compared with a rebuild")
 
     async def _confirm(self) -> None:
         """Ask the group whether it still counts us in."""

@@ -14,6 +14,7 @@ from dlq_stream.tables import TABLES, marker
 from dlq_stream.tables.marker import Marker
 from tests.simulation.agents import Agent, Manners
 from tests.simulation.broker import Broker, Feed, Txn
+from tests.simulation.changelog import SimFollower
 from tests.simulation.checker import Checker
 from tests.simulation.disk import Disk
 from tests.simulation.group import Group
@@ -32,6 +33,7 @@ from tests.simulation.names import (
     RETENTION_MS,
     SOURCE_PARTITIONS,
     SOURCES,
+    STANDBY_REPLICAS,
     WORKERS,
     Conditions,
 )
@@ -44,13 +46,19 @@ STORES_COMPARED_EVERY = 8
 
 
 class World:
-    """A broker, workers, agents, and what they share.  ``partition_type`` is `Partition`, unless a bug is planted."""
+    """A broker, workers, agents, and what they share.
 
-    def __init__(self, seed: int, partition_type: type[Partition], conditions: Conditions) -> None:
+    ``partition_type`` is `Partition`, and ``follower_type`` `SimFollower`, unless a bug is planted.
+    """
+
+    def __init__(
+        self, seed: int, partition_type: type[Partition], follower_type: type[SimFollower], conditions: Conditions
+    ) -> None:
         self.seed = seed
         self.loop = VirtualLoop()
         self.outcome = Outcome(seed)
         self.partition_type = partition_type
+        self.follower_type = follower_type
         self.inputs, self.sources = Feed(), Feed()
         self.crashes = True
         self.doom = conditions.doom
@@ -82,7 +90,11 @@ class World:
             dead_letter_bytes_max=2_000,
             purge_bytes_max=1_000,
         )
-        self.group = Group(self, self.random_of("group"), PARTITIONS, static=random.random() < 0.5)
+        replicas = self.random_of("standbys").choice(STANDBY_REPLICAS)
+        self.count(f"runs with {replicas} standby replicas")
+        self.group = Group(
+            self, self.random_of("group"), PARTITIONS, static=random.random() < 0.5, standby_replicas=replicas
+        )
         self.workers = [Worker(f"w{number}", self) for number in range(1, 1 + random.choice(WORKERS))]
         self.count(f"runs with {len(self.workers)} workers")
         self.agents = [
@@ -178,8 +190,17 @@ class World:
     def written(self, number: int, disk: Disk) -> None:
         """A store was written: look at it, and compare it, now and then, where it has everything."""
         self.checker.check_written(number, disk)
-        if len(disk.writes) % STORES_COMPARED_EVERY == 0 and self.up_to_date(number, disk):
-            self.checker.check_disk(number, disk)
+        if len(disk.writes) % STORES_COMPARED_EVERY == 0:
+            self.compare(number, disk)
+
+    def compare(self, number: int, disk: Disk) -> bool:
+        """Compare a store with a rebuild, where it has everything; returns whether it has."""
+        if not self.up_to_date(number, disk):
+            return False
+        self.checker.check_disk(number, disk)
+        if disk.is_copy:
+            self.count("copies compared with a rebuild")
+        return True
 
     def up_to_date(self, number: int, disk: Disk) -> bool:
         """Whether a store has seen every record of its changelogs."""
