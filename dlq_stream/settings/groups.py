@@ -170,7 +170,7 @@ class WorkerSettings(Group):
     batch_hold_ms_target: int = Field(20, ge=1, le=10_000)
     """Milliseconds that a batch should hold the event loop at a time: it is processed in steps of about that."""
 
-    emit_records_max: int = Field(500, ge=1, le=1_000_000)
+    emit_records_max: int = Field(1000, ge=1, le=1_000_000)
     """Most retries emitted in one transaction; the rest follows in the next."""
 
     emit_bytes_max: int = Field(4 * 1024 * 1024, ge=64 * 1024)
