@@ -36,7 +36,7 @@ BLOCK_CACHE_BYTES = 16 << 20
 
 Little is asked for twice: of a million pending messages those that are due have their rows anywhere, and looks for new
 ones (one in a hundred is told "maybe" by the filters) fill any cache with blocks that nobody wants.  Emissions of such
-cost the same with 16 and with 64 MiB; where 50,000 are due at once, and in files, 1.5 of 70 µs more.  The files as they
+cost the same with 16 and with 64 MiB; where 50,000 are due at once, and in files, 1 of 70 µs more.  The files as they
 are lie in the system's page cache.
 """
 WRITE_BUFFER_BYTES = 16 << 20
