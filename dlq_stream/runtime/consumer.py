@@ -48,7 +48,7 @@ taken in at once.
 """
 
 SMALL_POLL_BYTES = 64 << 10
-"""A poll that brings more is not little."""
+"""A poll that brings more is not little; neither is one that brings as many records as it may."""
 
 ROOM_SECONDS = 0.02
 """How long to wait for room, before others' records are looked for again."""
@@ -233,7 +233,7 @@ class Consumer(driver.Consumer):
                 runs = await self._poll(active)
                 for topic, by_partition in _by_topic(runs).items():
                     await self._hand_over(topic, by_partition)
-                if runs and sum(run.size for run in runs.values()) < SMALL_POLL_BYTES:
+                if brought_little(runs, self.app.conf.broker_max_poll_records):
                     await asyncio.sleep(POLL_REST_SECONDS)
         except self.consumer_stopped_errors:
             if not self.transport.app.should_stop:
@@ -298,6 +298,13 @@ async def put_unless(queue: Any, event: Any, give_up: Any) -> None:
         putting.cancel()
         giving_up.cancel()
         await asyncio.gather(putting, giving_up, return_exceptions=True)
+
+
+def brought_little(runs: Mapping[TP, Run], records_max: int | None) -> bool:
+    """Whether something came, and so little that more may be waited for; what was cut off waits already."""
+    if not runs or sum(run.size for run in runs.values()) >= SMALL_POLL_BYTES:
+        return False
+    return records_max is None or sum(len(run.records) for run in runs.values()) < records_max
 
 
 def _by_topic(runs: Mapping[TP, Run]) -> dict[str, dict[int, Run]]:

@@ -10,9 +10,18 @@ import pytest
 from faust.types import TP
 from mode.utils.queues import FlowControlEvent, ThrowableQueue
 
-from dlq_stream.runtime.consumer import POLL_SECONDS, Consumer, ConsumerThread, forward, put_unless
+from dlq_stream.runtime.consumer import (
+    POLL_REST_SECONDS,
+    POLL_SECONDS,
+    SMALL_POLL_BYTES,
+    Consumer,
+    ConsumerThread,
+    forward,
+    put_unless,
+)
 from dlq_stream.runtime.ports import Run
 from tests.memory import FakeRecord
+from tests.simulation.loop import run
 
 
 def full_queue() -> Any:
@@ -120,6 +129,44 @@ async def test_a_full_partition_holds_up_no_other(full: tuple[int, ...], fetched
     flow = Flow(*full)
     await flow.poll()
     assert (flow.fetched, flow.waited) == (fetched, waited)
+
+
+LITTLE = [FakeRecord(value=b"v")]
+MUCH = [FakeRecord(value=b"v" * SMALL_POLL_BYTES)]
+
+
+@pytest.mark.parametrize(
+    ("records", "records_max", "rest"),
+    [(LITTLE, 2, POLL_REST_SECONDS), (LITTLE, None, POLL_REST_SECONDS), (LITTLE, 1, 0.0), (MUCH, 2, 0.0), ([], 2, 0.0)],
+)
+def test_polls_that_bring_little_keep_a_distance(
+    records: list[FakeRecord], records_max: int | None, rest: float
+) -> None:
+    """What was cut off, by bytes or by number, is not waited for: there is more."""
+
+    async def polls() -> float:
+        consumer: Any = object.__new__(Consumer)
+        clock, times, handed_over = asyncio.get_running_loop(), [], []
+        stopped = asyncio.Event()
+        consumer._stopped, consumer.flow_active = stopped, True
+        consumer.app = SimpleNamespace(conf=SimpleNamespace(broker_max_poll_records=records_max))
+        consumer._get_active_partitions = lambda: {TP("failures", 0)}
+
+        async def poll(active: set[TP]) -> dict[TP, Run]:
+            times.append(clock.time())
+            if len(times) == 2:
+                stopped.set()
+            return {TP("failures", 0): Run(0, len(records), records)} if records else {}
+
+        async def hand_over(topic: str, runs: dict[int, Run]) -> None:
+            handed_over.append(clock.time())
+
+        consumer._poll, consumer._hand_over = poll, hand_over
+        await consumer._drain_messages(SimpleNamespace(_stopped=asyncio.Event()))
+        assert handed_over == (times if records else [])  # what came rests in its feed, not here
+        return times[1] - times[0]
+
+    assert run(polls()) == pytest.approx(rest)
 
 
 async def test_changelogs_are_never_fetched_through_the_group() -> None:
