@@ -187,7 +187,8 @@ class Feed:
                 async with asyncio.timeout_at(self._rests_until):
                     await self._rested.wait()
         self._resting = False
-        self._rests_until = loop.time() + self._limits.rest_seconds
+        if self._waiting:  # else the distance is from what ticks took
+            self._rests_until = loop.time() + self._limits.rest_seconds
 
     def share(self, expected: Mapping[str, int]) -> Share | None:
         """What waits while this rests, which a tick takes along; see `Input.share`."""

@@ -82,6 +82,19 @@ async def test_what_waits_goes_with_the_tick() -> None:
 
 
 @in_virtual_time
+async def test_the_first_after_ticks_took_all_is_taken_in_at_once() -> None:
+    """Once it has the distance from what they took."""
+    rig = Rig()
+    await rig.rest()
+    rig.feed.put(run_of(1, 2))
+    assert await rig.partition.run(rig.stage, with_input=True) == "ticked"
+    await asyncio.sleep(REST_SECONDS * 1.1)
+    rig.feed.put(run_of(2, 3))
+    await asyncio.sleep(0.01)
+    assert rig.offsets() == [{INPUT: 1}, {INPUT: 2}, {INPUT: 3}]
+
+
+@in_virtual_time
 async def test_a_timer_that_does_not_want_input_gets_none() -> None:
     """Nor does one get any where nothing waits, or what waits is on its way."""
     rig = Rig()
