@@ -159,7 +159,8 @@ class KafkaProducer:
         except (errors.KafkaError, OSError) as error:
             if not _is_away(error):
                 raise
-            raise Unavailable(f"producer {self._id}: {error!r}") from error
+            # Its traceback holds the batches, and its task holds it: a cycle of megabytes for each try.
+            raise Unavailable(f"producer {self._id}: {error!r}") from error.with_traceback(None)
 
     async def _write(
         self,

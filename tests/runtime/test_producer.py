@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlq_stream.runtime import producer as module
-from dlq_stream.runtime.ports import Batch, Refusal
+from dlq_stream.runtime.ports import Batch, Refusal, Unavailable
 from dlq_stream.runtime.producer import AFTER_COMMIT_SECONDS, KafkaProducer
 
 
@@ -168,6 +169,59 @@ def test_a_transaction_that_follows_at_once_does_not_wait_long_for_its_predecess
     assert handler.handle_response(answer) == AFTER_COMMIT_SECONDS
     manager.txn_partitions.add(("heat-processing", 0))
     assert handler.handle_response(answer) == 0.1
+
+
+class Values(list[tuple[bytes, bytes, tuple[()]]]):
+    """Records of a batch, told from other lists."""
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_try_that_failed_leaves_no_batch_behind(answered: bool) -> None:
+    """Tries follow each other for as long as brokers are away, and garbage is looked for now and then."""
+
+    async def send_batch(builder: Any, topic: str, *, partition: int) -> asyncio.Future[Any]:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if answered:
+            answer.set_exception(errors.KafkaConnectionError("gone"))
+        return answer
+
+    async def nothing(*_: Any) -> None:
+        pass
+
+    async def partitions_for(topic: str) -> set[int]:
+        return {0}
+
+    async def tried() -> int:
+        producer = KafkaProducer(
+            "app-p0",
+            group="app",
+            partition=0,
+            options={},
+            transaction_timeout_seconds=0.1,
+            request_bytes_max=1 << 20,
+            missing=_nothing_is_missing,
+        )
+        future = asyncio.get_running_loop().create_future
+        client: Any = SimpleNamespace(
+            begin_transaction=nothing,
+            send_offsets_to_transaction=nothing,
+            send_batch=send_batch,
+            partitions_for=partitions_for,
+            client=SimpleNamespace(add_topic=lambda topic: None),
+            _txn_manager=SimpleNamespace(wait_for_transaction_end=future),
+        )
+        producer._producer = client
+        for _ in range(3):
+            with pytest.raises(Unavailable):
+                await producer.write([Batch("topic", 0, Values([(b"key", b"value", ())]), 10_000)], {"app-failures": 1})
+        await asyncio.sleep(0)
+        return sum(type(each) is Values for each in gc.get_objects())
+
+    gc.disable()
+    try:
+        assert asyncio.run(tried()) == 0
+    finally:
+        gc.enable()
 
 
 async def _nothing_is_missing(topics: object) -> bool:
