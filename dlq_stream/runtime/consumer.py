@@ -39,7 +39,7 @@ CONFIRM_SECONDS_MAX = 2.0
 POLL_SECONDS = 1.0
 """How long one fetch waits for records."""
 
-POLL_REST_SECONDS = 0.05
+POLL_REST_SECONDS = 0.07
 """After a poll that brought little, until the next.
 
 A poll costs a millisecond or two of processor time, however little it brings: at 2,000 failures a second this halves
