@@ -32,7 +32,7 @@ from dlq_stream.tables.spec import (
     IndexMoves,
     IndexSpec,
     TableSpec,
-    pack_time,
+    index_key,
     split_index_key,
     until,
 )
@@ -157,12 +157,11 @@ def _head(key: bytes, raw: bytes) -> _Head:
 
 
 def _entries(key: bytes, row: _Head | Message) -> IndexKeys:
-    prefix = status_prefix(row.booked_as or row.queue, row.status)
-    entries = [("status", prefix + pack_time(row.created_ms) + key)]
+    entries = [("status", index_key(status_prefix(row.booked_as or row.queue, row.status), row.created_ms, key))]
     if row.due_ms is not None:
-        entries.append(("due", pack_time(row.due_ms) + key))
+        entries.append(("due", index_key(b"", row.due_ms, key)))
     if row.closed_ms is not None:
-        entries.append(("closed", pack_time(row.closed_ms) + key))
+        entries.append(("closed", index_key(b"", row.closed_ms, key)))
     return entries
 
 

@@ -147,7 +147,9 @@ _Kind = tuple[DLQMessageStatus, bool, StuckReason | None, UnwrittenReason | None
 """What figures see of a row: status, presumed, why it is stuck, why it is not in its ``-dlq`` topic."""
 
 
-def _kind(row: Message) -> _Kind:
+def _kind(row: Message | None) -> _Kind | None:
+    if row is None:
+        return None
     stuck = StuckReason.of(row.stuck_reason) if row.stuck_reason else None
     unwritten = UnwrittenReason.of(row.dead_letter_reason) if row.dead_letter in _UNWRITTEN else None
     return row.status, row.presumed, stuck, unwritten
@@ -181,7 +183,7 @@ def delta(old: Message | None, new: Message | None, event: Event | None) -> dict
 
     A figure by reason is named after its map and the reason: ``stuck_reasons.record-missing``.
     """
-    return dict(_delta(None if old is None else _kind(old), None if new is None else _kind(new), event))
+    return dict(_delta(_kind(old), _kind(new), event))
 
 
 def _reorders_open(old: _Kind | None, new: _Kind | None) -> bool:
@@ -233,8 +235,7 @@ class StatsBook:
         """One message went from ``old`` to ``new`` (None: no row) by ``event``."""
         row = new if old is None else old
         if row is not None:
-            before, after = None if old is None else _kind(old), None if new is None else _kind(new)
-            key = row.booked_as or row.queue, before, after, event
+            key = row.booked_as or row.queue, _kind(old), _kind(new), event
             self._changes[key] = self._changes.get(key, 0) + 1
 
     def ignored(self, row: Message | None, reason: str) -> None:

@@ -159,37 +159,29 @@ def _of(facts: Facts) -> list[tuple[str, bytes | None]]:
         (names.GROUP, _encoded_once(facts.group)),
         (names.ORIGINAL_TOPIC, _encoded_once(origin.topic)),
     ]
-    if origin.partition is not None:
-        ours.append((names.ORIGINAL_PARTITION, b"%d" % origin.partition))
-    if origin.offset is not None:
-        ours.append((names.ORIGINAL_OFFSET, b"%d" % origin.offset))
-    if origin.timestamp is not None:
-        ours.append((names.ORIGINAL_TIMESTAMP, b"%d" % origin.timestamp))
-    if facts.failed_at is not None:
-        ours.append((names.FAILED_AT, b"%d" % facts.failed_at))
-    if facts.first_failed_at is not None:
-        ours.append((names.FIRST_FAILED_AT, b"%d" % facts.first_failed_at))
-    if facts.due_at is not None:
-        ours.append((names.DUE_AT, b"%d" % facts.due_at))
-    _add_words(ours, facts)
+    for name, number in (
+        (names.ORIGINAL_PARTITION, origin.partition),
+        (names.ORIGINAL_OFFSET, origin.offset),
+        (names.ORIGINAL_TIMESTAMP, origin.timestamp),
+        (names.FAILED_AT, facts.failed_at),
+        (names.FIRST_FAILED_AT, facts.first_failed_at),
+        (names.DUE_AT, facts.due_at),
+    ):
+        if number is not None:
+            ours.append((name, b"%d" % number))
+    for name, text in (
+        (names.CATEGORY, facts.category),
+        (names.RETRY_TOPIC, facts.retry_topic),
+        (names.ERROR_TYPE, ",".join(facts.error_types)),
+        (names.ERROR_CAUSE_TYPE, ",".join(facts.cause_types)),
+        (names.ERROR_MESSAGE, facts.error_message),
+    ):
+        if text:
+            ours.append((name, _encoded(text)))
+    for name, raw in ((names.ERROR_STACKTRACE, facts.error_stacktrace), (names.METADATA, facts.metadata)):
+        if raw:
+            ours.append((name, raw))
     return ours
-
-
-def _add_words(ours: list[tuple[str, bytes | None]], facts: Facts) -> None:
-    if facts.category:
-        ours.append((names.CATEGORY, _encoded_once(facts.category)))
-    if facts.retry_topic:
-        ours.append((names.RETRY_TOPIC, _encoded_once(facts.retry_topic)))
-    if facts.error_types:
-        ours.append((names.ERROR_TYPE, _encoded(",".join(facts.error_types))))
-    if facts.cause_types:
-        ours.append((names.ERROR_CAUSE_TYPE, _encoded(",".join(facts.cause_types))))
-    if facts.error_message:
-        ours.append((names.ERROR_MESSAGE, _encoded(facts.error_message)))
-    if facts.error_stacktrace:
-        ours.append((names.ERROR_STACKTRACE, facts.error_stacktrace))
-    if facts.metadata:
-        ours.append((names.METADATA, facts.metadata))
 
 
 def _encoded(text: str) -> bytes:

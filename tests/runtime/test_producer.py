@@ -71,17 +71,22 @@ async def missing(topics: Any) -> bool:
     return False
 
 
-def produced(broker: Broker, values: Sequence[bytes], *, one_by_one: bool, bytes_max: int = 10_000) -> Any:
-    """What becomes of a batch."""
-    producer = KafkaProducer(
-        "id",
-        group="group",
+def a_producer(transaction_timeout_seconds: float = 10) -> KafkaProducer:
+    """One that is not started."""
+    return KafkaProducer(
+        "app-p0",
+        group="app",
         partition=0,
         options={},
-        transaction_timeout_seconds=10,
-        request_bytes_max=100_000,
+        transaction_timeout_seconds=transaction_timeout_seconds,
+        request_bytes_max=1 << 20,
         missing=missing,
     )
+
+
+def produced(broker: Broker, values: Sequence[bytes], *, one_by_one: bool, bytes_max: int = 10_000) -> Any:
+    """What becomes of a batch."""
+    producer = a_producer()
     batch = Batch("topic", 0, [(b"key", value, ()) for value in values], bytes_max, one_by_one=one_by_one)
     client: Any = Client(broker)
     return asyncio.run(producer._produce(client, batch))
@@ -153,15 +158,7 @@ def test_what_to_try_again() -> None:
 
 def test_a_transaction_that_follows_at_once_does_not_wait_long_for_its_predecessor() -> None:
     """Brokers answer so while they write the markers of the one before; other answers have aiokafka's usual pause."""
-    KafkaProducer(
-        "app-p0",
-        group="app",
-        partition=0,
-        options={},
-        transaction_timeout_seconds=10,
-        request_bytes_max=1 << 20,
-        missing=_nothing_is_missing,
-    )
+    a_producer()
     manager = SimpleNamespace(txn_partitions=set())
     sender = SimpleNamespace(_retry_backoff=0.1, _txn_manager=manager)
     handler = AddPartitionsToTxnHandler(sender, [])
@@ -192,15 +189,7 @@ def test_a_try_that_failed_leaves_no_batch_behind(answered: bool) -> None:
         return {0}
 
     async def tried() -> int:
-        producer = KafkaProducer(
-            "app-p0",
-            group="app",
-            partition=0,
-            options={},
-            transaction_timeout_seconds=0.1,
-            request_bytes_max=1 << 20,
-            missing=_nothing_is_missing,
-        )
+        producer = a_producer(0.1)
         future = asyncio.get_running_loop().create_future
         client: Any = SimpleNamespace(
             begin_transaction=nothing,
@@ -222,7 +211,3 @@ def test_a_try_that_failed_leaves_no_batch_behind(answered: bool) -> None:
         assert asyncio.run(tried()) == 0
     finally:
         gc.enable()
-
-
-async def _nothing_is_missing(topics: object) -> bool:
-    return False
