@@ -18,14 +18,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.client import AIOKafkaClient
-from aiokafka.conn import AIOKafkaConnection
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
+from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.errors import (
     CoordinatorNotAvailableError,
     KafkaConnectionError,
@@ -70,6 +70,16 @@ class _QuietConnection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka ha
 
 class _QuietClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     """A client that hands out quiet connections only, and has patience with a cluster that is coming up."""
+
+    lost: Callable[[Any], None] | None = None
+
+    def _on_connection_closed(self, conn: Any, reason: Any) -> None:
+        """As aiokafka does, and tell `lost`, unless it was we who closed it."""
+        super()._on_connection_closed(conn, reason)
+        if self.lost is not None and reason not in (CloseReason.SHUTDOWN, CloseReason.IDLE_DROP):
+            for (_, group), known in self._conns.items():
+                if known is conn:
+                    self.lost(group)
 
     async def _get_conn(self, node_id: Any, **options: Any) -> Any:
         """Removes: the same for connections that are opened later than `no_topic_creation` was called."""
@@ -119,6 +129,18 @@ def no_topic_creation(client: ClientT) -> ClientT:
         for connection in inner._conns.values():
             _silence(connection)
     return client
+
+
+def on_coordinator_lost(client: AIOKafkaClient, told: Callable[[], None]) -> None:
+    """Have ``told`` called whenever a connection to a coordinator breaks; of a client without topic creation."""
+
+    def lost(group: ConnectionGroup) -> None:
+        if group is ConnectionGroup.COORDINATION:
+            told()
+
+    if not isinstance(client, _QuietClient):
+        raise TypeError(f"not a client that `no_topic_creation` made: {client!r}")
+    client.lost = lost
 
 
 def split_brokers(brokers: str | Sequence[str]) -> list[str]:

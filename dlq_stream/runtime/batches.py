@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 
 from dlq_stream.core.ids import murmur2
+from dlq_stream.runtime.output_notes import noted, notes_of
 from dlq_stream.runtime.ports import Batch, OutRecord
 from dlq_stream.runtime.transaction import StagedTransaction, growth_bytes_max
 
@@ -27,8 +28,11 @@ def batches_of(
         bytes_max = known.record_bytes_max if known is not None else row_bytes_max
         batches.append(Batch(topic, partition, records, bytes_max, one_by_one=topic in one_by_one))
     tables = [table for table, rows in tx.writes.items() if rows]
+    notes = notes_of(by_target)
     for table in tables:
-        rows = [(key, value, ()) for key, value in tx.writes[table].items()]
+        rows: list[OutRecord] = [(key, value, ()) for key, value in tx.writes[table].items()]
+        if notes:
+            rows = noted(rows, notes, row_bytes_max)
         bytes_max = row_bytes_max - growth_bytes_max(row_bytes_max)
         batches.append(Batch(f"{app_id}-{table}-changelog", tx.partition, rows, bytes_max, compress=True))
     return batches, tables

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -56,15 +56,12 @@ from dlq_stream.runtime.ports import (
     Store,
     Unavailable,
 )
+from dlq_stream.runtime.tenure import BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_MAX, Tenure
 from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction
 from dlq_stream.runtime.turns import Place, Turns
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-
-BACKOFF_SECONDS_FIRST = 0.05
-BACKOFF_SECONDS_MAX = 2.0
-"""Pauses between tries while brokers do not answer: doubling from the first to the last."""
 
 REJECTIONS_MAX = 200
 """Refused tries of one turn before they count as unexpected: each try learns something, so a batch needs fewer."""
@@ -99,7 +96,6 @@ class Partition:
     ) -> None:
         self.who = who
         self.number = who.number
-        self.closed = False
         self.expected: dict[str, int] = {}
         self.missed = 0
         self.skipped = 0
@@ -107,12 +103,12 @@ class Partition:
         self.inputs: list[Input] = []
         self._producer = producer
         self._store = store
-        self._changelog = changelog
         self._destinations = destinations
         self._clock = clock
         self._row_bytes_max = row_bytes_max
-        self._still_ours = still_ours
-        self._confirm = confirm
+        self._tenure = Tenure(
+            who.number, producer=producer, changelog=changelog, still_ours=still_ours, confirm=confirm
+        )
         self._fatal = fatal
         self._turns = Turns()
         self._staging = staging or asyncio.Lock()
@@ -120,18 +116,23 @@ class Partition:
         self._now_ms = 0
         self._own_prefix = f"{who.app_id}-"
         self._running: set[asyncio.Future[Any]] = set()
+        producer.when_in_doubt(self._make_sure)
 
     # --- life ---------------------------------------------------------------------------------------------------
+
+    @property
+    def closed(self) -> bool:
+        """Whether no turn is taken any more."""
+        return self._tenure.closed
 
     async def open(self) -> int:
         """Fence former owners, then catch up with the changelog; returns how many rows that took."""
         async with self._turns.turn():
-            await self._patiently(self._producer.start)
-            return await self._patiently(self._changelog.catch_up)
+            return await self._tenure.begin()
 
     async def close(self) -> None:
         """Let the running turn finish or give up, start no other, and release producer and store."""
-        self.closed = True
+        self._tenure.closed = True
         async with self._turns.turn(urgent=True):
             await self._producer.stop()
             self._store.close()
@@ -217,11 +218,19 @@ class Partition:
         over: Callable[[], None] = lambda: None,
     ) -> T | NotOurs | Missed:
         """Cancelling the caller (an agent at a rebalance) must not cancel a commit half-way."""
-        turn = asyncio.ensure_future(self._take_turn(work, urgent, many))
-        self._running.add(turn)  # the event loop itself holds tasks weakly
-        turn.add_done_callback(self._running.discard)
+        turn = self._begin(self._take_turn(work, urgent, many))
         turn.add_done_callback(lambda _: over())
         return await asyncio.shield(turn)
+
+    def _begin(self, turn: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        running = asyncio.ensure_future(turn)
+        self._running.add(running)  # the event loop itself holds tasks weakly
+        running.add_done_callback(self._running.discard)
+        return running
+
+    def _make_sure(self) -> None:
+        """Take a turn without work, at the beginning of which doubts are cleared up: maybe nothing else comes soon."""
+        self._begin(self._take_turn(lambda: None, urgent=True, many=False))
 
     async def _take_turn(
         self, work: Callable[[], Work[T] | Missed | None], urgent: bool, many: bool
@@ -235,13 +244,14 @@ class Partition:
             if self.closed:
                 return NOT_OURS
             try:
+                if self._producer.in_doubt and not await self._tenure.renew():
+                    return NOT_OURS
                 todo = work()
                 if todo is None:
                     return NOT_OURS
                 return todo if isinstance(todo, Missed) else await self._transact(*todo, place)
             except Fenced as error:
-                await self._confirm()
-                if self._lost():
+                if await self._tenure.lost_for_sure():
                     return NOT_OURS
                 self._fatal(f"partition {self.number} was fenced while it is ours", error)
             except Exception as error:
@@ -269,9 +279,9 @@ class Partition:
                 log.warning("partition %d: no answer from the brokers, trying again: %s", self.number, error)
                 if not self.closed:
                     await lessons.look_for_the_silent(tx, error)
-                await self._rest(pause)
+                await self._tenure.rest(pause)
                 pause = min(pause * 2, BACKOFF_SECONDS_MAX)
-            if not await self._start_again():
+            if not await self._tenure.renew():
                 return NOT_OURS
         raise RuntimeError(f"partition {self.number}: {REJECTIONS_MAX} tries of one turn were refused")
 
@@ -329,56 +339,6 @@ class Partition:
                     self._bounds.fall(index, key)
         for watcher in self.watchers:
             watcher.committed(tx)
-
-    # --- trouble ------------------------------------------------------------------------------------------------
-
-    async def _rest(self, seconds: float) -> None:
-        """A pause, which a closed partition does not make."""
-        if not self.closed:
-            await asyncio.sleep(seconds)
-
-    async def _start_again(self) -> bool:
-        """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
-
-        Between our last commit and now another worker may have owned the partition (this process may have been frozen).
-        Fencing it out again would be wrong unless nothing happened: so we ask whether we are still a member; and should
-        the answer be out of date, what the changelog holds beyond our own last write decides, for after the fencing
-        nobody can add to it.
-        """
-        if self._lost():
-            return False
-        await self._patiently(self._fence_again)
-        if self._lost():
-            return False
-        rows = await self._patiently(self._changelog.catch_up)
-        if rows:
-            raise Fenced(f"{rows} rows in the changelog are not ours")
-        return not self._lost()
-
-    async def _fence_again(self) -> None:
-        await self._confirm()
-        if self._lost():
-            raise Fenced("given to another worker")
-        await self._producer.start()
-
-    def _lost(self) -> bool:
-        """Whether the partition is not ours any more; then no turn can be taken, for a transaction may be open."""
-        self.closed = self.closed or not self._still_ours()
-        return self.closed
-
-    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Do it, again after growing pauses while the brokers do not answer; a closed partition stops trying."""
-        pause = BACKOFF_SECONDS_FIRST
-        while True:
-            try:
-                return await step()
-            except Unavailable as error:
-                log.warning("partition %d: brokers do not answer (%s), next try in %.2f s", self.number, error, pause)
-                if not self.closed:
-                    await asyncio.sleep(pause)
-                if self.closed:  # trying again might fence the next owner
-                    raise Fenced("closed while the brokers were away") from error
-                pause = min(pause * 2, BACKOFF_SECONDS_MAX)
 
 
 def _pieces(records: Sequence[Record], size: int | None) -> list[Sequence[Record]]:

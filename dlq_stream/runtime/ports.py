@@ -6,7 +6,7 @@ These are the seams between the partition's algorithm and the machinery.  The re
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -108,13 +108,44 @@ class Written:
     refusals: list[Refusal] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Hanging:
+    """A transaction that was decided, and that the brokers never ended where it wrote (KIP-664: "hanging").
+
+    ``outputs`` are the topics and partitions that it may have written to, changelogs among them; ``applied`` says that
+    the store holds it, so that it was committed.
+    """
+
+    outputs: frozenset[tuple[str, int]] = frozenset()
+    applied: bool = False
+
+
 class Producer(Protocol):
     """A transactional producer with an id of its own for the partition."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the brokers may have forgotten to end what was committed last; `start` and `Changelog.hanging` tell.
+
+        Nothing is to be written then: it would end that as well, and maybe otherwise than it was decided.
+        """
+        ...
+
+    def when_in_doubt(self, told: Callable[[], None]) -> None:
+        """Have ``told`` called whenever `in_doubt` becomes true."""
+        ...
 
     async def start(self) -> None:
         """Fence former owners and end what they (or an earlier life of this object) left open.
 
         May be called again at any time.  Raises `Unavailable`.
+        """
+        ...
+
+    async def settle(self, hanging: Hanging) -> None:
+        """End what hangs as it was decided, in a transaction without records.  May be called again.
+
+        Raises `Fenced`, `Unavailable`.
         """
         ...
 
@@ -158,7 +189,18 @@ class Changelog(Protocol):
     """The changelogs of one partition."""
 
     async def catch_up(self) -> int:
-        """Apply to the store what is committed beyond its stored offsets; returns how many rows that were."""
+        """Apply to the store what is committed beyond its stored offsets; returns how many rows that were.
+
+        Raises `Unavailable`.
+        """
+        ...
+
+    async def hanging(self) -> Hanging | None:
+        """What lies behind the last stable offset; to be asked after `Producer.start` and `catch_up`.
+
+        Nobody can write to the changelogs any more then, so whatever is there, nobody is going to end it.  Raises
+        `Unavailable`.
+        """
         ...
 
 

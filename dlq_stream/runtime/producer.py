@@ -18,6 +18,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import aiokafka
@@ -25,9 +26,10 @@ from aiokafka import errors
 from aiokafka.producer import sender as aiokafka_sender
 from aiokafka.producer.message_accumulator import BatchBuilder
 
-from dlq_stream.kafka import no_topic_creation
-from dlq_stream.runtime import compression
-from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, OutcomeUnknown, Refusal, Unavailable, Written
+from dlq_stream.kafka import no_topic_creation, on_coordinator_lost
+from dlq_stream.runtime import compression, settlement
+from dlq_stream.runtime.broker_errors import FENCED, is_away, refusal_of
+from dlq_stream.runtime.ports import Batch, Fenced, Hanging, OutcomeUnknown, Refusal, Unavailable, Written
 
 log = logging.getLogger(__name__)
 
@@ -41,33 +43,6 @@ is a constant.  Of the transactions of partitions that are always busy one in 16
 
 SUSPICION_SECONDS = 0.5
 """A write without answer for this long makes us ask whether its destinations still exist."""
-
-_TOO_LARGE = (errors.MessageSizeTooLargeError, errors.RecordListTooLargeError)
-_WHOLE_DESTINATION: Mapping[type[BaseException], str] = {
-    errors.TopicAuthorizationFailedError: "not-authorised",
-    errors.InvalidTopicError: "invalid-name",
-    errors.PolicyViolationError: "policy-violation",
-}
-_FENCED = (errors.ProducerFenced, errors.InvalidProducerEpoch)
-_AWAY = (
-    errors.KafkaConnectionError,
-    errors.KafkaTimeoutError,
-    errors.RequestTimedOutError,
-    errors.NodeNotReadyError,
-    errors.UnknownTopicOrPartitionError,
-    errors.NotLeaderForPartitionError,
-    errors.LeaderNotAvailableError,
-    TimeoutError,
-    OSError,
-)
-_BROKEN = (
-    errors.OutOfOrderSequenceNumber,
-    errors.UnknownProducerId,
-    errors.InvalidProducerIdMapping,
-    errors.InvalidTxnState,
-    errors.ProducerClosed,
-)
-"""Nothing is wrong with a record: the producer or its transaction is void, and a new one goes on."""
 
 
 class KafkaProducer:
@@ -105,20 +80,57 @@ class KafkaProducer:
         self._deadline_seconds = transaction_timeout_seconds * 0.4
         self._missing = missing
         self._producer: aiokafka.AIOKafkaProducer | None = None
+        self._committed_last = False
+        self._lost = asyncio.Event()
+        self._told: Callable[[], None] = lambda: None
+
+    @property
+    def in_doubt(self) -> bool:
+        """See `Producer.in_doubt`: since the latest start a connection to a coordinator broke."""
+        return self._lost.is_set()
+
+    def when_in_doubt(self, told: Callable[[], None]) -> None:
+        """See `Producer.when_in_doubt`."""
+        self._told = told
 
     async def start(self) -> None:
         """See `Producer.start`."""
         await self._discard()
         producer = no_topic_creation(aiokafka.AIOKafkaProducer(**self._options))
         self._producer = producer
+        self._lost = lost = asyncio.Event()
+        on_coordinator_lost(producer.client, partial(self._lose, lost))
         try:
             async with asyncio.timeout(self._deadline_seconds * 2):
+                committed = await settlement.committed_last(producer)
+                if committed is not None:
+                    self._committed_last = committed
                 await producer.start()
         except (errors.KafkaError, TimeoutError, OSError) as error:
             await self._discard()
-            if not _is_away(error):
+            if not is_away(error):
                 raise
             raise Unavailable(f"starting producer {self._id}: {error!r}") from error
+
+    def _lose(self, lost: asyncio.Event) -> None:
+        if not lost.is_set():
+            lost.set()
+            self._told()
+
+    async def settle(self, hanging: Hanging) -> None:
+        """See `Producer.settle`."""
+        producer = self._started()
+        commit = hanging.applied or self._committed_last
+        try:
+            async with asyncio.timeout(self._deadline_seconds):
+                await settlement.settle(producer, hanging.outputs, self._group, commit=commit)
+        except FENCED as error:
+            raise Fenced(f"producer {self._id}: {error!r}") from error
+        except (errors.KafkaError, TimeoutError, OSError) as error:
+            if not is_away(error):
+                raise
+            raise Unavailable(f"settling of producer {self._id}: {error!r}") from error
+        log.warning("producer %s: %s what had not been ended", self._id, "committed" if commit else "aborted")
 
     async def stop(self) -> None:
         """See `Producer.stop`."""
@@ -147,9 +159,11 @@ class KafkaProducer:
         silent: set[str] = set()
         try:
             async with asyncio.timeout(self._deadline_seconds):
+                if self.in_doubt:
+                    raise errors.KafkaConnectionError("the connection to a coordinator broke")
                 await producer.begin_transaction()
                 return await self._write(producer, batches, offsets, silent)
-        except _FENCED as error:
+        except FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error
         except errors.TopicAuthorizationFailedError as error:  # said of the transaction, before any batch was sent
             topics = error.args[0] if error.args and isinstance(error.args[0], set | frozenset) else set(error.args)
@@ -157,8 +171,10 @@ class KafkaProducer:
         except TimeoutError as error:
             raise Unavailable(f"producer {self._id}: {error!r}", silent) from error
         except (errors.KafkaError, OSError) as error:
-            if not _is_away(error):
+            if not is_away(error):
                 raise
+            if self.in_doubt:  # before aiokafka asks the next coordinator to add partitions to this transaction
+                await self._discard()
             # Its traceback holds the batches, and its task holds it: a cycle of megabytes for each try.
             raise Unavailable(f"producer {self._id}: {error!r}") from error.with_traceback(None)
 
@@ -177,7 +193,11 @@ class KafkaProducer:
         transaction_end = producer._txn_manager.wait_for_transaction_end()
         try:
             done = asyncio.gather(*tasks)
-            waiting = {asyncio.ensure_future(self._gone(batches)), asyncio.ensure_future(_first(done, transaction_end))}
+            waiting = {
+                asyncio.ensure_future(self._gone(batches)),
+                asyncio.ensure_future(_first(done, transaction_end)),
+                asyncio.ensure_future(self._broken()),
+            }
             try:
                 finished, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
@@ -208,6 +228,11 @@ class KafkaProducer:
             if topics and await self._missing(topics):
                 raise TimeoutError("a destination went away")
 
+    async def _broken(self) -> None:
+        """Raise once a coordinator went away."""
+        await self._lost.wait()
+        raise errors.KafkaConnectionError("the connection to a coordinator broke")
+
     async def _add_offsets(self, producer: aiokafka.AIOKafkaProducer, offsets: Mapping[str, int]) -> None:
         await producer.send_offsets_to_transaction(
             {aiokafka.TopicPartition(topic, self._partition): offset for topic, offset in offsets.items()}, self._group
@@ -235,7 +260,7 @@ class KafkaProducer:
             if not isinstance(answer, BaseException):
                 offsets.append(answer.offset + count - 1)
             elif not (refused and isinstance(answer, errors.OutOfOrderSequenceNumber)):  # else what follows a refusal
-                whole, reason = _refusal(answer)
+                whole, reason = refusal_of(answer)
                 if whole:
                     return Refusal(batch.topic, batch.partition, reason)
                 refused.extend(range(first, first + count))
@@ -259,7 +284,7 @@ class KafkaProducer:
             if not isinstance(answer, BaseException):
                 offsets.append(answer.offset + stop - first - 1)
                 continue
-            whole, why = _refusal(answer)
+            whole, why = refusal_of(answer)
             if whole:
                 return Refusal(batch.topic, batch.partition, why)
             place = aiokafka.TopicPartition(batch.topic, batch.partition)
@@ -278,7 +303,7 @@ class KafkaProducer:
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 await producer.commit_transaction()
-        except _FENCED as error:
+        except FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error
         except (errors.KafkaError, TimeoutError, OSError) as error:
             raise OutcomeUnknown(f"commit of producer {self._id}: {error!r}") from error
@@ -339,27 +364,6 @@ def _hear(answer: asyncio.Future[Any]) -> None:
 async def _settled(answers: Sequence[Awaitable[Any]]) -> list[Any]:
     """Answers to record batches, errors among them."""
     return await asyncio.gather(*answers, return_exceptions=True)
-
-
-def _refusal(error: BaseException) -> tuple[bool, str]:
-    """Whether the whole destination is refused, and why; raises what is no refusal.
-
-    aiokafka does not know every error (INVALID_RECORD is one): a record for which a broker has nothing else to say is
-    refused, lest it come back for ever.
-    """
-    if not isinstance(error, errors.KafkaError) or isinstance(error, _FENCED) or _is_away(error):
-        raise error
-    if why := _WHOLE_DESTINATION.get(type(error)):
-        return True, why
-    return False, TOO_LARGE if isinstance(error, _TOO_LARGE) else f"invalid-record ({error!r})"
-
-
-def _is_away(error: BaseException) -> bool:
-    """Whether to try again: brokers are away, or the producer is void.
-
-    aiokafka says a bare `KafkaError` when a connection is lost while a coordinator is looked for.
-    """
-    return isinstance(error, (*_AWAY, *_BROKEN)) or type(error) is errors.KafkaError
 
 
 def _tasks_of(sender: Any) -> set[asyncio.Task[Any]]:

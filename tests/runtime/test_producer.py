@@ -15,7 +15,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_stream.runtime import producer as module
+from dlq_stream.runtime.broker_errors import is_away, refusal_of
 from dlq_stream.runtime.ports import Batch, Refusal, Unavailable
 from dlq_stream.runtime.producer import AFTER_COMMIT_SECONDS, KafkaProducer
 
@@ -144,16 +144,16 @@ def test_a_destination_that_refuses_needs_no_search() -> None:
 def test_what_is_no_fault_of_a_record_is_no_refusal(error: Exception) -> None:
     """A message must not be given up for it."""
     with pytest.raises(type(error)):
-        module._refusal(error)
+        refusal_of(error)
 
 
 def test_what_to_try_again() -> None:
     """Brokers that are away, and producers that are void; a programming error is neither."""
-    assert module._is_away(errors.KafkaError("bare: a connection was lost while a coordinator was looked for"))
-    assert module._is_away(errors.InvalidTxnState())
-    assert module._is_away(TimeoutError())
-    assert not module._is_away(errors.UnsupportedVersionError())
-    assert not module._is_away(AssertionError())
+    assert is_away(errors.KafkaError("bare: a connection was lost while a coordinator was looked for"))
+    assert is_away(errors.InvalidTxnState())
+    assert is_away(TimeoutError())
+    assert not is_away(errors.UnsupportedVersionError())
+    assert not is_away(AssertionError())
 
 
 def test_a_transaction_that_follows_at_once_does_not_wait_long_for_its_predecessor() -> None:

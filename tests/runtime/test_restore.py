@@ -167,10 +167,10 @@ async def test_rows_of_another_owner_are_noticed(home: Home, tmp_path: Path) -> 
     """What is in the changelog beyond our own last write is somebody else's."""
     former = await home.open()
     await former.run(first_rows)
-    assert await former.actor._changelog.catch_up() == 0
+    assert await former.actor._tenure._changelog.catch_up() == 0
     other = await home.open(tmp_path / "new")
     await other.run(later_rows)
-    assert await former.actor._changelog.catch_up() == 22
+    assert await former.actor._tenure._changelog.catch_up() == 22
 
 
 # ---------------------------------------------------------------------------------------------------------------- trust

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NoReturn
 
 import pytest
@@ -12,7 +12,7 @@ from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.runtime import partition as module
 from dlq_stream.runtime.outcomes import NOT_OURS, Identification
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, Hanging, Refusal, Unavailable, Written
 
 TOPIC, OTHER = "orders", "invoices"
 
@@ -25,6 +25,13 @@ class FakeProducer:
         self.answers: list[Written | Exception] = []
         self.away = False
         self.written: list[list[Batch]] = []
+        self.in_doubt = False
+
+    def when_in_doubt(self, told: Callable[[], None]) -> None:
+        return None
+
+    async def settle(self, hanging: Hanging) -> None:
+        return None
 
     async def start(self) -> None:
         if self.away:
@@ -87,6 +94,9 @@ class FakeChangelog:
 
     async def catch_up(self) -> int:
         return 0
+
+    async def hanging(self) -> None:
+        return None
 
 
 class FakeClock:
@@ -252,7 +262,7 @@ async def test_closing_does_not_wait_for_look_ups() -> None:
     scene = Scene()
 
     async def silent(batches: Sequence[Batch], offsets: Mapping[str, int]) -> Written:
-        scene.partition.closed = True
+        scene.partition._tenure.closed = True
         raise Unavailable("deadline")
 
     scene.producer.write = silent  # type: ignore[method-assign]

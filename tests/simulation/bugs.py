@@ -11,11 +11,11 @@ from dlq_stream.core.lifecycle import Standing, State, standing
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
 from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction
-from tests.simulation.broker import Entry, Log
-from tests.simulation.changelog import Reader, SimFollower
+from tests.simulation.changelog import SimFollower, UncommittedReader
 from tests.simulation.course import simulate
 from tests.simulation.names import ANY_CONDITIONS, Conditions
 from tests.simulation.outcome import Outcome
+from tests.simulation.producer import SimProducer
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class TimerOfLostPartition(Partition):
             except Fenced:
                 if self._emit not in (steps[0], *getattr(steps[0], "args", ())):  # alone, or with input
                     raise
-                await self._patiently(self._producer.start)
+                await self._tenure.patiently(self._producer.start)
 
 
 class MovedTwice(Partition):
@@ -130,19 +130,47 @@ class RestoredBeforeFenced(Partition):
     """The changelog is read while the former owner can still write to it."""
 
     async def open(self) -> int:
+        tenure = self._tenure
         async with self._turns.turn():
-            rows = await self._patiently(self._changelog.catch_up)
-            await self._patiently(self._producer.start)
+            rows = await tenure.patiently(tenure._changelog.catch_up)
+            await tenure.patiently(self._producer.start)
             return rows
 
 
 class ForeignRowsAccepted(Partition):
     """After silence the partition goes on, whoever owned it meanwhile."""
 
-    async def _start_again(self) -> bool:
-        await self._patiently(self._producer.start)
-        await self._patiently(self._changelog.catch_up)
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._tenure.renew = self._renew  # type: ignore[method-assign]
+
+    async def _renew(self) -> bool:
+        await self._tenure.begin()
         return not self.closed
+
+
+class HangingLeft(Partition):
+    """What the brokers decided and never ended is left as it is; the work is done again."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._tenure._catch_up = lambda: self._tenure.patiently(  # type: ignore[method-assign]
+            self._tenure._changelog.catch_up
+        )
+
+
+class WrittenInDoubt(Partition):
+    """A producer whose coordinator went away goes on with the next one, as aiokafka's does."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._producer.__class__ = NeverInDoubt
+
+
+class NeverInDoubt(SimProducer):
+    """It notices nothing."""
+
+    in_doubt = False  # type: ignore[assignment]
 
 
 class GapsAccepted(Partition):
@@ -160,20 +188,13 @@ class SilenceIsSuccess(Partition):
         try:
             await super()._commit(tx, offsets, one_by_one)
         except OutcomeUnknown:
-            await self._patiently(self._producer.start)
-
-
-class ReadsUncommitted(Reader):
-    """What may still be aborted comes, too."""
-
-    def _read(self, log: Log, position: int, records_max: int) -> tuple[list[Entry], int]:
-        return log.read_uncommitted(position, records_max)
+            await self._tenure.patiently(self._producer.start)
 
 
 class FollowsUncommitted(SimFollower):
     """A copy takes what the owner has not committed, or never will."""
 
-    reader = ReadsUncommitted
+    reader = UncommittedReader
 
 
 class OffsetsBeforeRows(SimFollower):
@@ -183,6 +204,8 @@ class OffsetsBeforeRows(SimFollower):
         self._store.write({}, {table: records[-1].offset}, self._as_of_ms)
         return super()._apply(table, records)
 
+
+RESTARTS = Conditions(weights={"forgetful_brokers": 5, "brokers_away": 3})
 
 BUGS: Mapping[str, Bug] = {
     "disk written before commit": Bug(StoreBeforeCommit),
@@ -196,6 +219,8 @@ BUGS: Mapping[str, Bug] = {
     "foreign rows accepted after silence": Bug(ForeignRowsAccepted),
     "gaps in the input accepted": Bug(GapsAccepted),
     "silence taken for a commit": Bug(SilenceIsSuccess),
+    "hanging transaction left behind": Bug(HangingLeft, conditions=RESTARTS),
+    "written in doubt": Bug(WrittenInDoubt, conditions=RESTARTS),
     "copy of what is not committed": Bug(follower=FollowsUncommitted),
     "copy's offset written apart from its rows": Bug(follower=OffsetsBeforeRows),
 }

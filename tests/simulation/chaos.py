@@ -47,6 +47,8 @@ class Chaos:
             (self.set_clock_far, 0.5 if world.wild_clocks else 0),
             (self.brokers_away, 1),
             (self.slow_brokers, 1),
+            (self.restart_brokers, 0.5),
+            (self.forgetful_brokers, 0.5),
             (self.spoil_topic, 3),
             (self.rewind_workers, 2),
             (self.lose_polls, 2),
@@ -142,6 +144,18 @@ class Chaos:
         seconds = self._random.choice((0.2, 2.0, 7.0))
         self._note(f"brokers are away for {seconds} s")
         self._world.away_until = self._world.loop.time() + seconds
+
+    def restart_brokers(self) -> None:
+        """All of them fall, and come back with everything that they knew."""
+        self._world.count("brokers restarted")
+        self._note("brokers are restarted")
+        self._world.broker.restart()
+        self._world.away_until = self._world.loop.time() + self._random.choice((0.2, 2.0))
+
+    def forgetful_brokers(self) -> None:
+        """They fall as soon as they have decided a transaction, and come back without a mind to end it."""
+        self._note("brokers are going to fall and to forget")
+        self._world.broker.forgetful = True
 
     def slow_brokers(self) -> None:
         """Many requests take long, some longer than anybody waits."""

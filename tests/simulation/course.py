@@ -122,6 +122,7 @@ class Course:
         world = self._world
         world.note("chaos", "ends")
         world.crashes = False
+        world.broker.forgetful = False
         world.losses = world.slowness = world.lost_polls = world.repeated_polls = 0.0
         world.away_until = 0.0
         for agent in world.agents:

@@ -53,7 +53,14 @@ RARE = (
 ) * 2
 """Points that few processes come by; more of them are meant to die there."""
 
-BROKER_ERRORS = (broker.ProducerFenced, broker.Concurrent, broker.NoSuchTopic, broker.BatchRefused, broker.TopicSilent)
+BROKER_ERRORS = (
+    broker.ProducerFenced,
+    broker.Concurrent,
+    broker.ConnectionBroken,
+    broker.NoSuchTopic,
+    broker.BatchRefused,
+    broker.TopicSilent,
+)
 _current: ContextVar[Life | None] = ContextVar("life", default=None)
 
 

@@ -193,10 +193,10 @@ class Intake:
             self._ignore(id_, view, event.value, Ignored.STATUS)
         elif event is Event.PURGED and view.state is State.ESCALATED and not view.written:
             self._ignore(id_, view, event.value, Ignored.UNWRITTEN)
-        elif order.action is Action.RETRY:  # the timer emits, at once: there is one way to emit
-            self._move(record, id_, view, event, State.PENDING)
         else:
-            self._move(record, id_, view, event)
+            self._retry_after.pop(id_, None)  # what is due now goes by the order
+            at_once = order.action is Action.RETRY  # the timer emits, at once: there is one way to emit
+            self._move(record, id_, view, event, State.PENDING if at_once else None)
 
     # --- what follows -------------------------------------------------------------------------------------------
 

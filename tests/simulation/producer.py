@@ -5,8 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
-from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, OutRecord, Refusal, Unavailable, Written
-from tests.simulation.broker import BatchRefused, Broker, Concurrent, NoSuchTopic, ProducerFenced, TopicSilent, Txn
+from dlq_stream.runtime.ports import Batch, Fenced, Hanging, OutcomeUnknown, OutRecord, Refusal, Unavailable, Written
+from tests.simulation.broker import (
+    BatchRefused,
+    Broker,
+    Concurrent,
+    ConnectionBroken,
+    NoSuchTopic,
+    ProducerFenced,
+    TopicSilent,
+    Txn,
+)
 from tests.simulation.life import ANSWER_SECONDS_MAX, Life, NoAnswer
 
 PAUSE_SECONDS = 0.05
@@ -34,6 +43,28 @@ class SimProducer:
         self._missing = missing
         self._epoch = -1
         self._txn: Txn | None = None
+        self._incarnation = broker.incarnation
+        self._committed_last = False
+        self._told: Callable[[], None] = lambda: None
+        broker.restarted.append(self._broken)
+
+    @property
+    def in_doubt(self) -> bool:
+        return self._incarnation != self._broker.incarnation
+
+    def when_in_doubt(self, told: Callable[[], None]) -> None:
+        self._told = told
+
+    def _broken(self) -> None:
+        """The connection breaks; a process that sleeps hears of it later."""
+        if self._life.dead:
+            self._broker.restarted.remove(self._broken)
+        else:
+            self._life.spawn(self._hear())
+
+    async def _hear(self) -> None:
+        await self._life.awake()
+        self._told()
 
     def _count(self, what: str) -> None:
         self._life.world.outcome.figures[what] += 1
@@ -41,17 +72,35 @@ class SimProducer:
     async def start(self) -> None:
         self._count("producers started again" if self._epoch >= 0 else "producers started")
         self._txn = None
+        self._incarnation = self._broker.incarnation
         time = self._life.world.loop.time
         deadline = time() + 2 * ANSWER_SECONDS_MAX
         while time() < deadline:
             try:
-                self._epoch = await self._life.request("fence", lambda: self._broker.init_producer(self._id))
+                self._epoch, self._committed_last = await self._life.request("fence", self._fence)
                 return
             except Concurrent:
                 await asyncio.sleep(PAUSE_SECONDS)
             except NoAnswer as error:
                 raise Unavailable(str(error)) from error
         raise Unavailable("fencing takes too long")
+
+    def _fence(self) -> tuple[int, bool]:
+        return self._broker.init_producer(self._id), self._broker.committed_last(self._id)
+
+    async def settle(self, hanging: Hanging) -> None:
+        commit = hanging.applied or self._committed_last
+        self._count(f"hanging transactions {'committed' if commit else 'aborted'}")
+        try:
+            await self._life.request(
+                "settle", lambda: self._broker.settle(self._id, self._epoch, hanging.outputs, commit=commit)
+            )
+            while await self._life.request("settle", lambda: self._broker.completing(self._id)):
+                await asyncio.sleep(PAUSE_SECONDS)
+        except ProducerFenced as error:
+            raise Fenced(str(error)) from error
+        except (NoAnswer, Concurrent) as error:
+            raise Unavailable(str(error)) from error
 
     # --- a transaction ------------------------------------------------------------------------------------------
 
@@ -63,7 +112,7 @@ class SimProducer:
             except ProducerFenced as error:
                 self._count("writes fenced")
                 raise Fenced(str(error)) from error
-            except NoAnswer as error:
+            except (NoAnswer, ConnectionBroken) as error:
                 raise Unavailable(str(error)) from error
             except TopicSilent as error:
                 self._count("destinations silent")
@@ -96,6 +145,8 @@ class SimProducer:
 
     def _arrive(self, writing: _Writing, todo: Sequence[int]) -> None:
         """What the brokers do with it; the sender may die between any two of them."""
+        if self.in_doubt:
+            raise ConnectionBroken("the brokers were started again")
         if writing.txn is None:
             writing.txn = self._broker.begin(self._id, writing.epoch, self._life.name)
             self._may_die("write: begun")
@@ -131,6 +182,8 @@ class SimProducer:
         self._txn = None
         try:
             await self._life.request("commit", lambda: self._broker.commit(txn))
+            if self.in_doubt and self._life.random.random() < 0.5:
+                raise NoAnswer("commit: the answer was lost when the brokers fell")
         except ProducerFenced as error:
             self._count("commits fenced")
             raise Fenced(str(error)) from error
