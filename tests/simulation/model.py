@@ -140,6 +140,10 @@ class Intake:
                 return
             view = self._view(id_)
         self._heard(id_, attempt)
+        if view is not None and view.doomed and self._purged_at_once(id_):
+            self._fold.lives[id_] += 1
+            self._fold.truth.happened(view.booked, Event.PURGED, presumed=False, escalates=False)
+            view = None
         final = PERMANENT in event.kind.error_types
         if view is None:
             self._born(record, id_, event, attempt, final=final)
@@ -210,6 +214,11 @@ class Intake:
         change = self._changes.get(id_)
         row = self._fold.messages.get(id_) if change is None else change.new or change.old
         return "" if row is None else row.queue
+
+    def _purged_at_once(self, id_: bytes) -> bool:
+        """Whether an order to purge, earlier in this transaction, left no row behind for a timer to delete."""
+        change = self._changes.get(id_)
+        return change is not None and change.new is not None and change.new.closed_ms != PURGE_ORDERED_MS
 
     def _heard(self, id_: bytes, attempt: int) -> None:
         if (id_, attempt) in self._fold.timed_out:
