@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from dlq_stream.core.model import DLQMessageStatus
-from dlq_stream.core.transaction import Destination
+from dlq_stream.core.transaction import Destination, Transaction
 from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.runtime.ports import Batch, Hanging, Run, Written
@@ -237,6 +237,16 @@ def key(number: int) -> bytes:
 def row(due_ms: int | None = None, closed_ms: int | None = None) -> bytes:
     """An encoded row of `messages` with these index entries."""
     return messages.codec.encode(Message(DLQMessageStatus.PENDING, due_ms, 1, closed_ms, "q"))
+
+
+def put_row(tx: Transaction, number: int = 1, due_ms: int | None = None) -> None:
+    """Stage a row."""
+    tx.put("messages", key(number), row(due_ms))
+
+
+def stored(scene: Scene, number: int = 1) -> bool:
+    """Whether the store holds that row."""
+    return messages.TABLE.tag + key(number) in scene.store.entries
 
 
 def run_of(start: int, stop: int, *offsets: int) -> Run:

@@ -17,20 +17,12 @@ from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime import partition as module
 from dlq_stream.runtime.outcomes import NOT_OURS, Missed
-from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, Refusal, Run, Unavailable, Written
+from dlq_stream.runtime.ports import Batch, Refusal, Run, Unavailable, Written
 from dlq_stream.tables import messages, stats
-from tests.runtime.fakes import INPUT, Ended, Scene, in_virtual_time, key, row, run_of
+from tests.runtime.fakes import INPUT, Ended, Scene, in_virtual_time, key, put_row, row, run_of, stored
 
 ORDERS, INVOICES = "orders", "invoices"
 BY_KEY = (murmur2(b"k") & 0x7FFFFFFF) % 4
-
-
-def put_row(tx: Transaction, number: int = 1, due_ms: int | None = None) -> None:
-    tx.put("messages", key(number), row(due_ms))
-
-
-def stored(scene: Scene, number: int = 1) -> bool:
-    return messages.TABLE.tag + key(number) in scene.store.entries
 
 
 def sending(*values: bytes, topic: str = ORDERS) -> Callable[[Transaction], list[str]]:
@@ -362,119 +354,6 @@ async def test_refusals_without_end_end_the_process() -> None:
     with pytest.raises(Ended):
         await scene.partition.run(put_row)
     assert len(scene.producer.written) == module.REJECTIONS_MAX
-
-
-# -------------------------------------------------------------------------------------------------------------- silence
-
-
-@in_virtual_time
-async def test_silence_before_the_commit_is_tried_again() -> None:
-    """By the same stage, with the same offsets; effects happen once."""
-    scene = Scene()
-    seen: list[int] = []
-    scene.producer.on_write += [Unavailable("away"), Unavailable("away")]
-
-    def apply(tx: Transaction, records: Sequence[Record]) -> int:
-        put_row(tx)
-        tx.after_commit(lambda: seen.append(len(records)))
-        return len(records)
-
-    assert await scene.partition.consume(INPUT, run_of(3, 5), apply) == 2
-    assert [offsets for _, offsets in scene.producer.committed] == [{INPUT: 5}]
-    assert (seen, scene.producer.starts, scene.changelog.looks) == ([2], 2, 2)
-    assert scene.partition.expected == {INPUT: 5}
-
-
-@in_virtual_time
-async def test_brokers_that_stay_away_are_waited_for() -> None:
-    """However long it takes, with growing pauses, and nothing is given up."""
-    scene = Scene()
-    scene.producer.on_write += [Unavailable("away")] * 300
-    scene.producer.on_start += [Unavailable("away")] * 10
-    await scene.partition.run(put_row)
-    assert stored(scene)
-    assert asyncio.get_running_loop().time() > 300
-
-
-@in_virtual_time
-async def test_rows_of_somebody_else_after_silence_mean_that_the_partition_is_not_ours() -> None:
-    """This process was frozen, and another worker has done work meanwhile."""
-    scene = Scene()
-    scene.producer.on_write.append(Unavailable("frozen"))
-    scene.changelog.finds.append(3)
-    scene.ours = True
-    with pytest.raises(Ended) as ended:
-        await scene.partition.run(put_row)
-    assert isinstance(ended.value.__cause__, Fenced)
-    assert scene.producer.committed == []
-
-
-@in_virtual_time
-async def test_rows_of_somebody_else_end_nothing_once_we_know_of_the_rebalance() -> None:
-    """It is the other's work now."""
-    scene = Scene()
-    scene.producer.on_write.append(Unavailable("frozen"))
-    scene.changelog.finds.append(3)
-
-    async def hear_of_it(step: str) -> None:
-        scene.ours = step != "start"
-
-    scene.producer.gate = hear_of_it
-    assert await scene.partition.run(put_row) is NOT_OURS
-    assert scene.partition.closed
-
-
-@in_virtual_time
-async def test_a_partition_lost_during_silence_takes_no_further_turn() -> None:
-    """Its producer is in the middle of a transaction, which only the next owner can end."""
-    scene = Scene()
-    scene.producer.on_write.append(Unavailable("away"))
-
-    async def lose(step: str) -> None:
-        scene.ours = False
-
-    scene.producer.gate = lose
-    assert await scene.partition.run(put_row) is NOT_OURS
-    assert await scene.partition.run(put_row) is NOT_OURS
-    assert (scene.producer.starts, len(scene.producer.written)) == (0, 1)
-
-
-@in_virtual_time
-async def test_an_unknown_outcome_ends_the_process() -> None:
-    """Only the next start can tell; the disk must not be touched before."""
-    scene = Scene()
-    scene.producer.on_commit.append(OutcomeUnknown("no answer"))
-    with pytest.raises(Ended) as ended:
-        await scene.partition.run(put_row)
-    assert isinstance(ended.value.__cause__, OutcomeUnknown)
-    assert not stored(scene)
-
-
-# -------------------------------------------------------------------------------------------------------------- fencing
-
-
-@pytest.mark.parametrize("step", ["write", "commit"])
-@in_virtual_time
-async def test_fenced_while_it_is_ours_ends_the_process(step: str) -> None:
-    """Two workers believe that they own it: one of them must go."""
-    scene = Scene()
-    answers: Any = {"write": scene.producer.on_write, "commit": scene.producer.on_commit}[step]
-    answers.append(Fenced("epoch"))
-    with pytest.raises(Ended):
-        await scene.partition.run(put_row)
-    assert not stored(scene)
-
-
-@in_virtual_time
-async def test_fenced_when_it_is_not_ours_any_more_is_no_drama() -> None:
-    """What was staged is void, and somebody else's work."""
-    scene = Scene()
-    scene.producer.on_write.append(Fenced("epoch"))
-    scene.ours = False
-    assert await scene.partition.run(put_row) is NOT_OURS
-    assert await scene.partition.run(put_row) is NOT_OURS
-    assert len(scene.producer.written) == 1
-    assert not stored(scene)
 
 
 # ----------------------------------------------------------------------------------------------------------------- runs

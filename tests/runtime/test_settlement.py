@@ -7,7 +7,6 @@ transaction, and the commit that follows (a repetition of the one before, as far
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from dlq_stream.runtime.output_notes import outputs_in
 from dlq_stream.runtime.ports import OutcomeUnknown, Run
 from dlq_stream.tables import messages
 from tests.contract.kafka_harness import KafkaSubject, create_changelogs
-from tests.kafka_clients import committed_offsets, create_topics, delete_topic, read_topic
+from tests.kafka_clients import committed_offsets, create_topics, delete_topic, read_topic, until_records
 from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
 from tests.memory import FakeRecord
 from tests.runtime.fakes import key, row
@@ -159,9 +158,9 @@ async def test_who_lost_its_coordinator_makes_sure_without_being_asked(scene: Sc
     forget(subject)
     await scene.take(subject, 1)
     await break_connections(subject)
-    async with asyncio.timeout(SETTLED_SECONDS_MAX):
-        while await scene.visible() != ([b"0", b"1"], 2):
-            await asyncio.sleep(0.05)
+    records = await until_records(scene.bootstrap, scene.target, 2, seconds=SETTLED_SECONDS_MAX)
+    assert [record.value for record in records] == [b"0", b"1"]
+    assert await scene.visible() == ([b"0", b"1"], 2)
     await scene.take(subject, 2)
     assert await scene.visible() == ([b"0", b"1", b"2"], 3)
     assert await scene.rows(subject) == [key(0), key(1), key(2)]

@@ -187,7 +187,9 @@ class Checker:
                 if log.beyond(position):
                     left.append(f"{topic}-{number} is consumed up to {position} of {len(log.entries)}")
         for known in () if left else self._broker.topics.values():
-            left += [f"not ended as it was decided: {wrong!r:.300}" for log in known.logs for wrong in log.wrongly_ended()]
+            left += [
+                f"not ended as it was decided: {wrong!r:.300}" for log in known.logs for wrong in log.wrongly_ended()
+            ]
         return left
 
     def check_end(self, reported: Collection[bytes]) -> None:

@@ -197,6 +197,7 @@ class Intake:
             self._ignore(id_, view, event.value, Ignored.STATUS)
         elif event is Event.PURGED and view.state is State.ESCALATED and not view.written:
             self._ignore(id_, view, event.value, Ignored.UNWRITTEN)
+            self._fold.unsure.add(id_)  # once it is written, at the same revision, a replay of the order has an effect
         else:
             self._retry_after.pop(id_, None)  # what is due now goes by the order
             at_once = order.action is Action.RETRY  # the timer emits, at once: there is one way to emit

@@ -95,8 +95,10 @@ class SimProducer:
             await self._life.request(
                 "settle", lambda: self._broker.settle(self._id, self._epoch, hanging.outputs, commit=commit)
             )
-            while await self._life.request("settle", lambda: self._broker.completing(self._id)):
+            completing = True
+            while completing:
                 await asyncio.sleep(PAUSE_SECONDS)
+                completing = await self._life.request("settle", lambda: self._broker.completing(self._id))
         except ProducerFenced as error:
             raise Fenced(str(error)) from error
         except (NoAnswer, Concurrent) as error:
