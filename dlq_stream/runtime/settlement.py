@@ -123,8 +123,10 @@ async def settle(
         pass
     while await _again(producer, (await _ask(producer, EndTxnRequest(*who, commit))).error_code):
         pass
-    while (await _state(producer)) in _ENDING:  # the offsets are read next
+    state = await _state(producer)
+    while state in _ENDING:  # the offsets are read next
         await asyncio.sleep(RETRY_SECONDS)
+        state = await _state(producer)
 
 
 async def _state(producer: aiokafka.AIOKafkaProducer) -> str:

@@ -20,7 +20,6 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -210,18 +209,18 @@ def first_retry_seconds(the_story: Story, comeback: Comeback, retries: Collectio
 
 
 def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Collection[ConsumerRecord]) -> Iterator[Any]:
-    """Seconds from the beginning of each trouble to the end of the pause that it caused.
+    """How many seconds each trouble held up retries; None where none fell due.
 
     Where the trouble has waited for a retry, that says it.  A killed worker emits nothing more, so its first retry is
-    that.  Other troubles leave time for some more: there it is the end of the longest time without a retry of those
-    partitions, before the next trouble of theirs.
+    that.  Of other troubles it is the longest that a retry of those partitions was due, from the beginning of the
+    trouble on and before the next one of theirs, and had not been appended.
     """
     by_id = the_story.by_id()
-    emitted = sorted(
-        (record.timestamp, message.home)
+    emitted = [
+        (int(dict(record.headers)["dlq-due-at"] or b""), record.timestamp, message.home)
         for record in retries
         if (message := by_id.get(delivery_of(record).id)) is not None
-    )
+    ]
     for number, each in enumerate(comebacks):
         if each.emitting_seconds is not None:
             yield each.emitting_seconds
@@ -231,9 +230,12 @@ def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Colle
             continue
         following = [next_.killed_ms for next_ in comebacks[number + 1 :] if next_.partitions & each.partitions]
         stop_ms = min(following, default=each.killed_ms + PAUSE_MS_MAX)
-        instants = [at for at, home in emitted if home in each.partitions and each.killed_ms < at < stop_ms]
-        pauses = [(at - before, at) for before, at in pairwise([each.killed_ms, *instants])]
-        yield (max(pauses)[1] - each.killed_ms) / 1000 if pauses else None
+        waits = [
+            at - max(due, each.killed_ms)
+            for due, at, home in emitted
+            if home in each.partitions and each.killed_ms < at < stop_ms
+        ]
+        yield max(waits) / 1000 if waits else None
 
 
 async def _prepare(settings: Settings, topics: Topics, scenario: Scenario) -> None:

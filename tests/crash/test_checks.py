@@ -96,7 +96,7 @@ class Ideal:
             if attempt:
                 at_ms += message.wait_ms(attempt - 1)
                 place = message.source_partition
-                headers = (*message.headers, *ours)
+                headers = (*message.headers, *ours, ("dlq-due-at", b"%d" % at_ms))
                 self._append(self.retries, "heat", place, at_ms, message.key, message.value, headers)
             if outcome in (FAILS, HOPELESS):
                 at_ms += 5

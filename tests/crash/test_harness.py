@@ -78,20 +78,21 @@ def test_the_first_retry_after_a_kill_is_one_of_that_worker() -> None:
     assert first_retry_seconds(STORY, replace(comeback, partitions=frozenset()), evidence.retries) is None
 
 
-def test_other_troubles_end_with_the_pause_that_they_caused() -> None:
-    """What is still emitted at their beginning does not count, nor does what the next trouble holds up."""
+def test_other_troubles_last_as_long_as_a_retry_was_due_and_did_not_come() -> None:
+    """What is still emitted at their beginning does not count, nor does a time in which nothing falls due."""
     evidence = Ideal(STORY).evidence()
     [first, *_, last] = sorted(evidence.retries, key=lambda record: record.timestamp)
     by_id, homes = STORY.by_id(), frozenset(range(PARTITIONS))
 
-    def at(seconds: float) -> object:
-        return replace(first, timestamp=BEGAN_MS + int(seconds * 1000))
+    def at(seconds: float, due: float) -> Any:
+        headers = (*first.headers, ("dlq-due-at", b"%d" % (BEGAN_MS + int(due * 1000))))
+        return replace(first, timestamp=BEGAN_MS + int(seconds * 1000), headers=headers)
 
     assert {by_id[dict(each.headers)["dlq-message-id"].decode()].home for each in (first, last)} <= homes
-    retries = [at(seconds) for seconds in (0.1, 0.2, 7.5, 7.6, 7.7, 20.0, 20.1)]
+    retries = [at(0.1, 0.05), at(7.5, -3.0), at(7.6, 2.0), at(7.7, 7.65), at(20.0, 9.0), at(33.0, 32.9)]
     cut = Comeback("a", homes, BEGAN_MS, None, "cut")
     freeze = Comeback("b", homes, BEGAN_MS + 7_800, None, "freeze")
-    assert list(back_at_work(STORY, [cut, freeze], retries)) == [7.5, 12.2]
+    assert list(back_at_work(STORY, [cut, freeze], retries)) == [7.5, 11.0]
     assert list(back_at_work(STORY, [replace(cut, partitions=frozenset())], retries)) == [None]
 
 
