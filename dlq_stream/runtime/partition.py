@@ -3,7 +3,7 @@
 The order of things is what makes it exactly-once:
 
 1. *Open*: start the partition's transactional producer, which fences the former owner and ends what it left open; only
-   then catch the store up with the changelog, which nobody else can write any more.
+   then catch the store up with the changelog, which nobody else can write any more (see `tenure`).
 2. *Take a turn*: stage on committed state (no I/O but local reads; many records in steps, between which the event loop
    runs), write outputs, changelog records and the consumed offsets in one Kafka transaction, commit it.
 3. *Only then* write the store, in one atomic batch with the changelog offsets.  The disk never holds what is not
@@ -15,6 +15,7 @@ What can go wrong has one answer each:
   and decides with it.  A refusal that does not name its record is narrowed down by sending one by one.
 * No answer before the commit: back off, start the producer again (fencing ourselves), and make sure that the changelog
   holds nothing that we did not write; stage again.  Nothing is dropped.
+* The coordinator went away since the last commit: make sure that the brokers have ended that, before staging.
 * No answer to the commit, or anything unexpected: the process ends.  The next start fences, reads, and knows.
 * Fenced: if the partition is not ours any more, what was staged is void and somebody else's work; if it is still ours,
   that is unexpected.
