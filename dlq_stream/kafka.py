@@ -71,19 +71,20 @@ class _QuietConnection(AIOKafkaConnection):  # type: ignore[misc]  # aiokafka ha
 class _QuietClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka has no types
     """A client that hands out quiet connections only, and has patience with a cluster that is coming up."""
 
-    lost: Callable[[Any], None] | None = None
+    on_lost: Callable[[Any], None] | None = None
 
     def _on_connection_closed(self, conn: Any, reason: Any) -> None:
-        """As aiokafka does, and tell `lost`, unless it was we who closed it."""
+        """As aiokafka does, and tell `on_lost`, but not where it was closed for a rest or for good."""
         super()._on_connection_closed(conn, reason)
-        if self.lost is not None and reason not in (CloseReason.SHUTDOWN, CloseReason.IDLE_DROP):
-            for (_, group), known in self._conns.items():
-                if known is conn:
-                    self.lost(group)
+        if self.on_lost is not None and reason not in (CloseReason.SHUTDOWN, CloseReason.IDLE_DROP):
+            self.on_lost(getattr(conn, "group", None))
 
-    async def _get_conn(self, node_id: Any, **options: Any) -> Any:
+    async def _get_conn(self, node_id: Any, *, group: Any = ConnectionGroup.DEFAULT, **options: Any) -> Any:
         """Removes: the same for connections that are opened later than `no_topic_creation` was called."""
-        return _silence(await super()._get_conn(node_id, **options))
+        conn = _silence(await super()._get_conn(node_id, group=group, **options))
+        if conn is not None:
+            conn.group = group  # when it is lost, the client may have forgotten it already
+        return conn
 
     async def coordinator_lookup(self, coordinator_type: Any, coordinator_key: Any) -> Any:
         """Removes: an assertion where a cluster has no broker at work, as right after its only one was frozen.
@@ -140,7 +141,7 @@ def on_coordinator_lost(client: AIOKafkaClient, told: Callable[[], None]) -> Non
 
     if not isinstance(client, _QuietClient):
         raise TypeError(f"not a client that `no_topic_creation` made: {client!r}")
-    client.lost = lost
+    client.on_lost = lost
 
 
 def split_brokers(brokers: str | Sequence[str]) -> list[str]:

@@ -49,6 +49,11 @@ def refusal_of(error: BaseException) -> tuple[bool, str]:
     return False, TOO_LARGE if isinstance(error, _TOO_LARGE) else f"invalid-record ({error!r})"
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether brokers are away."""
+    return isinstance(error, _AWAY)
+
+
 def is_away(error: BaseException) -> bool:
     """Whether to try again: brokers are away, or the producer is void.
 

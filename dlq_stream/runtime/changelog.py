@@ -24,10 +24,10 @@ from aiokafka import TopicPartition, errors
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.kafka import no_topic_creation, stop_consumer
-from dlq_stream.runtime.ports import Clock, Hanging, Unavailable
+from dlq_stream.runtime.output_notes import outputs_at_the_ends
+from dlq_stream.runtime.ports import Clock, Latest, Unavailable
 from dlq_stream.runtime.replay import changes_of
 from dlq_stream.runtime.rocks import RocksStore
-from dlq_stream.runtime.tails import Ends, lasting_ends_of, outputs_between
 from dlq_stream.tables import MAJOR, TABLES, marker
 
 log = logging.getLogger(__name__)
@@ -39,10 +39,7 @@ STALL_SECONDS_MAX = 10.0
 """A restore without any progress for this long counts as brokers that do not answer."""
 
 FETCH_MS_MAX = 1_000
-"""How long one look at what is not committed yet may take."""
-
-FETCH_WAIT_MS = 10
-"""How long a broker holds back the answer to a fetch without records."""
+"""How long one look at what is not committed yet may take; fetches wait a tenth of it."""
 
 PROGRESS_SECONDS = 2.0
 """How often a long restore says in the log how far it is."""
@@ -71,30 +68,27 @@ class KafkaChangelog:
         self._options = options
         self._trusted = False
         self._as_of_ms = 0
-        self._tails: dict[TopicPartition, Ends] = {}
         self._topics = {TopicPartition(spec.changelog(origin.app_id), partition): spec.name for spec in TABLES}
 
     async def catch_up(self) -> int:
         """See `Changelog.catch_up`."""
-        async with self._consumer(fetch_max_wait_ms=FETCH_WAIT_MS, max_partition_fetch_bytes=4 << 20) as consumer:
-            rows = 0
-            while True:
-                found, read_to = await self._read(consumer)
-                rows += found
-                ends = await lasting_ends_of(consumer, self._topics)
-                if all(ends[tp].stable <= offset for tp, offset in read_to.items()):  # else more was ended meanwhile
-                    self._tails = {tp: end for tp, end in ends.items() if end.stable < end.written}
-                    return rows
+        async with self._consumer(fetch_max_wait_ms=100, max_partition_fetch_bytes=4 << 20) as consumer:
+            return await self._read(consumer)
 
-    async def hanging(self) -> Hanging | None:
-        """See `Changelog.hanging`: what the latest `catch_up` left behind."""
-        if not self._tails:
-            return None
-        async with self._consumer(fetch_max_wait_ms=FETCH_WAIT_MS, isolation_level="read_uncommitted") as consumer:
-            outputs = {tuple(tp) for tp in self._topics} | await outputs_between(consumer, self._tails)
-        stored = {tp: self._store.offset(self._topics[tp]) for tp in self._tails}
-        applied = any(offset is not None and offset >= self._tails[tp].stable for tp, offset in stored.items())
-        return Hanging(frozenset(outputs), applied)
+    async def latest(self) -> Latest:
+        """See `Changelog.latest`."""
+        async with self._consumer() as consumer:
+            stable = await self._stable_ends(consumer)
+        options = {"isolation_level": "read_uncommitted", "fetch_max_wait_ms": 10}
+        async with self._consumer(**options) as consumer:
+            written = await self._stable_ends(consumer)  # to it, everything is stable
+            outputs = await outputs_at_the_ends(consumer, {tp: (stable[tp], written[tp]) for tp in self._topics})
+        stored = {tp: self._store.offset(table) for tp, table in self._topics.items()}
+        return Latest(
+            frozenset(outputs) | {(tp.topic, tp.partition) for tp in self._topics},
+            hangs=any(stable[tp] < written[tp] for tp in self._topics),
+            applied=any(offset is not None and stable[tp] <= offset < written[tp] for tp, offset in stored.items()),
+        )
 
     @asynccontextmanager
     async def _consumer(self, **options: Any) -> AsyncIterator[aiokafka.AIOKafkaConsumer]:
@@ -119,8 +113,7 @@ class KafkaChangelog:
         finally:
             await stop_consumer(consumer)
 
-    async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> tuple[int, Mapping[TopicPartition, int]]:
-        """Apply what is committed by now; returns how many rows that were, and where it ended."""
+    async def _read(self, consumer: aiokafka.AIOKafkaConsumer) -> int:
         asked_ms = self._clock.now_ms()
         end = await self._sought(consumer)
         todo = []
@@ -131,7 +124,7 @@ class KafkaChangelog:
                 consumer.pause(tp)
         rows = await self._apply_all(consumer, todo, end)
         self._complete(asked_ms)
-        return rows, end
+        return rows
 
     async def _sought(self, consumer: aiokafka.AIOKafkaConsumer) -> Mapping[TopicPartition, int]:
         """Trust the store or delete it, seek to what it lacks, and say where that ends."""

@@ -245,8 +245,10 @@ class Partition:
             if self.closed:
                 return NOT_OURS
             try:
-                if self._producer.in_doubt and not await self._tenure.renew():
-                    return NOT_OURS
+                if self._producer.in_doubt:
+                    place.leave()
+                    if not await self._tenure.renew():
+                        return NOT_OURS
                 todo = work()
                 if todo is None:
                     return NOT_OURS

@@ -109,14 +109,15 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True)
-class Hanging:
-    """A transaction that was decided, and that the brokers never ended where it wrote (KIP-664: "hanging").
+class Latest:
+    """What changelogs tell of the latest transaction of their partition, without knowing how it was decided.
 
-    ``outputs`` are the topics and partitions that it may have written to, changelogs among them; ``applied`` says that
-    the store holds it, so that it was committed.
+    ``outputs`` are the topics and partitions that it may have written to, changelogs among them; ``hangs`` says that
+    some of it is neither committed nor aborted, ``applied`` that the store holds it, so that it was committed.
     """
 
     outputs: frozenset[tuple[str, int]] = frozenset()
+    hangs: bool = False
     applied: bool = False
 
 
@@ -125,9 +126,9 @@ class Producer(Protocol):
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the brokers may have forgotten to end what was committed last; `start` and `Changelog.hanging` tell.
+        """Whether the brokers may have forgotten to end what was committed last; `start` and `settle` end that.
 
-        Nothing is to be written then: it would end that as well, and maybe otherwise than it was decided.
+        Nothing is to be begun then: it would end that as well, and maybe otherwise than it was decided.
         """
         ...
 
@@ -142,10 +143,11 @@ class Producer(Protocol):
         """
         ...
 
-    async def settle(self, hanging: Hanging) -> None:
-        """End what hangs as it was decided, in a transaction without records.  May be called again.
+    async def settle(self, latest: Latest) -> None:
+        """End the latest transaction before `start` once more, as it was decided, wherever it has not been ended.
 
-        Raises `Fenced`, `Unavailable`.
+        Does nothing where its decision is not known any more and nothing hangs.  To be called right after `start`; may
+        be called again.  Raises `Fenced`, `Unavailable`.
         """
         ...
 
@@ -195,12 +197,8 @@ class Changelog(Protocol):
         """
         ...
 
-    async def hanging(self) -> Hanging | None:
-        """What lies behind the last stable offset; to be asked after `Producer.start` and `catch_up`.
-
-        Nobody can write to the changelogs any more then, so whatever is there, nobody is going to end it.  Raises
-        `Unavailable`.
-        """
+    async def latest(self) -> Latest:
+        """What there is to tell of the latest transaction.  Raises `Unavailable`."""
         ...
 
 

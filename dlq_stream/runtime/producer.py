@@ -28,8 +28,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder
 
 from dlq_stream.kafka import no_topic_creation, on_coordinator_lost
 from dlq_stream.runtime import compression, settlement
-from dlq_stream.runtime.broker_errors import FENCED, is_away, refusal_of
-from dlq_stream.runtime.ports import Batch, Fenced, Hanging, OutcomeUnknown, Refusal, Unavailable, Written
+from dlq_stream.runtime.broker_errors import FENCED, is_away, is_unreachable, refusal_of
+from dlq_stream.runtime.ports import Batch, Fenced, Latest, OutcomeUnknown, Refusal, Unavailable, Written
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +80,15 @@ class KafkaProducer:
         self._deadline_seconds = transaction_timeout_seconds * 0.4
         self._missing = missing
         self._producer: aiokafka.AIOKafkaProducer | None = None
-        self._committed_last = False
+        self._committed_last: bool | None = None
         self._lost = asyncio.Event()
+        self._committed = False
         self._told: Callable[[], None] = lambda: None
 
     @property
     def in_doubt(self) -> bool:
-        """See `Producer.in_doubt`: since the latest start a connection to a coordinator broke."""
-        return self._lost.is_set()
+        """See `Producer.in_doubt`: a connection to a coordinator broke, and something was committed since the start."""
+        return self._committed and self._lost.is_set()
 
     def when_in_doubt(self, told: Callable[[], None]) -> None:
         """See `Producer.when_in_doubt`."""
@@ -103,7 +104,7 @@ class KafkaProducer:
         try:
             async with asyncio.timeout(self._deadline_seconds * 2):
                 committed = await settlement.committed_last(producer)
-                if committed is not None:
+                if committed is not None:  # else what an earlier try was told
                     self._committed_last = committed
                 await producer.start()
         except (errors.KafkaError, TimeoutError, OSError) as error:
@@ -111,26 +112,38 @@ class KafkaProducer:
             if not is_away(error):
                 raise
             raise Unavailable(f"starting producer {self._id}: {error!r}") from error
+        if lost.is_set():  # what was decided may be out of date
+            await self._discard()
+            raise Unavailable(f"starting producer {self._id}: the connection to its coordinator broke")
+        self._committed = False
 
     def _lose(self, lost: asyncio.Event) -> None:
-        if not lost.is_set():
-            lost.set()
+        doubted = self.in_doubt
+        lost.set()
+        if self.in_doubt and not doubted:
             self._told()
 
-    async def settle(self, hanging: Hanging) -> None:
+    async def settle(self, latest: Latest) -> None:
         """See `Producer.settle`."""
         producer = self._started()
-        commit = hanging.applied or self._committed_last
+        commit = self._committed_last
+        if commit is None:
+            if not latest.hangs:
+                return
+            commit = latest.applied
+        if latest.hangs:
+            decision, places = "committed" if commit else "aborted", sorted(latest.outputs)
+            log.warning("%s: not ended by the brokers, and %s: the transaction of %s", self._id, decision, places)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                await settlement.settle(producer, hanging.outputs, self._group, commit=commit)
+                await settlement.settle(producer, latest.outputs, self._group, commit=commit)
         except FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error
         except (errors.KafkaError, TimeoutError, OSError) as error:
-            if not is_away(error):
+            if not is_unreachable(error):
                 raise
             raise Unavailable(f"settling of producer {self._id}: {error!r}") from error
-        log.warning("producer %s: %s what had not been ended", self._id, "committed" if commit else "aborted")
+        self._committed_last = None
 
     async def stop(self) -> None:
         """See `Producer.stop`."""
@@ -169,12 +182,12 @@ class KafkaProducer:
             topics = error.args[0] if error.args and isinstance(error.args[0], set | frozenset) else set(error.args)
             return Written(refusals=[Refusal(str(topic), -1, "not-authorised") for topic in topics])
         except TimeoutError as error:
+            await self._discard()
             raise Unavailable(f"producer {self._id}: {error!r}", silent) from error
         except (errors.KafkaError, OSError) as error:
             if not is_away(error):
                 raise
-            if self.in_doubt:  # before aiokafka asks the next coordinator to add partitions to this transaction
-                await self._discard()
+            await self._discard()  # before aiokafka asks the next coordinator to add partitions to this transaction
             # Its traceback holds the batches, and its task holds it: a cycle of megabytes for each try.
             raise Unavailable(f"producer {self._id}: {error!r}") from error.with_traceback(None)
 
@@ -302,6 +315,7 @@ class KafkaProducer:
         producer = self._started()
         try:
             async with asyncio.timeout(self._deadline_seconds):
+                self._committed = True  # or maybe
                 await producer.commit_transaction()
         except FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error

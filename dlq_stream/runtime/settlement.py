@@ -5,10 +5,10 @@ The coordinator's log keeps the decision of a transactional id's latest transact
 Afterwards a transaction of the same producer is opened over the same partitions, without a record in them, and ended in
 the same way: its markers end whatever of this producer is open there.
 
-Two gaps are left, both of milliseconds.  Should this process end after fencing and before settling, nobody knows the
+Gaps are left, of milliseconds each.  Should this process end after fencing and before that is done, nobody knows the
 decision any more.  It was a commit if our store holds what hangs; otherwise it is taken for an abort: the work is done
 again then, instead of making visible what may not be all there.  And a transaction that was aborted when its outputs
-had been written and its rows had not leaves no trace in a changelog: nobody sees that it hangs.
+had been written and its rows had not leaves no trace in a changelog: where it wrote to is not known.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 0.01
 
+GONE_SECONDS = 1.0
+"""A topic that a broker has not heard of for so long does not exist; right after its start it may know of none."""
+
 _COMMITTED = ("PrepareCommit", "CompleteCommit")
 _ENDING = ("PrepareCommit", "PrepareAbort")
 _FENCED = "Empty"
@@ -37,7 +40,8 @@ _MOVED = (errors.CoordinatorNotAvailableError, errors.NotCoordinatorError)
 _WAIT = (errors.CoordinatorLoadInProgressError, errors.ConcurrentTransactions)
 _UNKNOWN_ID = 105  # TRANSACTIONAL_ID_NOT_FOUND, which aiokafka does not know
 _NOT_TRIED = errors.OperationNotAttempted.errno  # since another partition of the same request was refused
-_NOT_THERE = (errors.TopicAuthorizationFailedError, errors.UnknownTopicOrPartitionError)
+_FORBIDDEN = errors.TopicAuthorizationFailedError
+_UNKNOWN_TOPIC = errors.UnknownTopicOrPartitionError
 
 
 class DescribeTransactionsResponseV0(Response):
@@ -96,7 +100,7 @@ class DescribeTransactionsRequest(Request[DescribeTransactionsRequestV0]):
 
 
 async def committed_last(producer: aiokafka.AIOKafkaProducer) -> bool | None:
-    """Whether the latest transaction of this producer's id was committed; None where nothing is kept of it any more.
+    """Whether the latest transaction of this producer's id was committed; None where the brokers do not tell.
 
     To be called before the producer is started.  Raises what aiokafka raises, and waits for a coordinator for ever.
     """
@@ -104,6 +108,9 @@ async def committed_last(producer: aiokafka.AIOKafkaProducer) -> bool | None:
     try:
         state = await _state(producer)
     except errors.IncompatibleBrokerVersion:  # Kafka before 3.0
+        return None
+    except errors.TransactionalIdAuthorizationFailed:  # Kafka itself takes WRITE for DESCRIBE as well; others may not
+        log.warning("DESCRIBE on transactional id %s is not allowed", producer._txn_manager.transactional_id)
         return None
     return None if state in (_UNKNOWN, _FENCED) else state in _COMMITTED
 
@@ -113,20 +120,31 @@ async def settle(
 ) -> None:
     """Commit or abort what hangs of this started producer in ``outputs`` and in the group's offsets.
 
-    Returns when the markers are written.  Topics that are gone, or that may not be written to any more, are left out.
+    Returns when the markers are written.  Topics that are gone for `GONE_SECONDS`, or that may not be written to any
+    more, are left out.
     Raises what aiokafka raises, and waits for a coordinator for ever.
     """
     manager = producer._txn_manager
     who = manager.transactional_id, manager.producer_id, manager.producer_epoch
     await _add(producer, who, set(outputs))
-    while await _again(producer, (await _ask(producer, AddOffsetsToTxnRequest(*who, group))).error_code):
-        pass
-    while await _again(producer, (await _ask(producer, EndTxnRequest(*who, commit))).error_code):
-        pass
-    state = await _state(producer)
-    while state in _ENDING:  # the offsets are read next
+    await _until_done(producer, AddOffsetsToTxnRequest(*who, group))
+    await _until_done(producer, EndTxnRequest(*who, commit))
+    ending = True
+    while ending:  # the offsets are read next
         await asyncio.sleep(RETRY_SECONDS)
-        state = await _state(producer)
+        ending = await _is_ending(producer)
+
+
+async def _is_ending(producer: aiokafka.AIOKafkaProducer) -> bool:
+    try:
+        return await _state(producer) in _ENDING
+    except errors.IncompatibleBrokerVersion:
+        return False
+
+
+async def _until_done(producer: aiokafka.AIOKafkaProducer, request: Any) -> None:
+    while await _again(producer, (await _ask(producer, request)).error_code):
+        pass
 
 
 async def _state(producer: aiokafka.AIOKafkaProducer) -> str:
@@ -142,18 +160,24 @@ async def _state(producer: aiokafka.AIOKafkaProducer) -> str:
 
 async def _add(producer: aiokafka.AIOKafkaProducer, who: tuple[Any, ...], places: set[tuple[str, int]]) -> None:
     """Add the partitions to the transaction, all of them or none at a time."""
+    time = asyncio.get_running_loop().time
+    gone_at = time() + GONE_SECONDS
     while places:
         by_topic: dict[str, list[int]] = {}
         for topic, partition in sorted(places):
             by_topic.setdefault(topic, []).append(partition)
         answer = await _ask(producer, AddPartitionsToTxnRequest(*who, list(by_topic.items())))
         codes = {(topic, partition): code for topic, results in answer.errors for partition, code in results}
-        lacking = {place for place, code in codes.items() if errors.for_code(code) in _NOT_THERE}
+        unknown = {place for place, code in codes.items() if errors.for_code(code) is _UNKNOWN_TOPIC}
+        lacking = {place for place, code in codes.items() if errors.for_code(code) is _FORBIDDEN}
+        if time() > gone_at:
+            lacking |= unknown
         if lacking:
             log.warning("cannot end what was written to %s: not there any more, or not allowed", sorted(lacking))
             places -= lacking
-            continue
-        if not any([await _again(producer, code) for code in set(codes.values()) - {_NOT_TRIED}]):
+        elif unknown:
+            await asyncio.sleep(RETRY_SECONDS)
+        elif not await _again(producer, max(set(codes.values()) - {_NOT_TRIED}, default=0)):
             return
 
 

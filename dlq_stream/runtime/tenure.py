@@ -1,19 +1,19 @@
 """Having a partition: fencing whoever had it, knowing everything that was committed, and noticing when it is lost.
 
-Fencing ends what the former owner left open, and nobody else can write to the changelogs from then on.  So what they
-hold is final, with one exception that has to be made good: *a decided transaction that the brokers never ended*.
+Fencing ends what the former owner left open, and nobody else writes to the changelogs from then on.  So what they hold
+is final, with one exception that has to be made good: *a decided transaction that the brokers have not ended*.
 
 A transaction is decided in the coordinator's log, and then ended by a marker in each partition that it wrote to.  A
 broker that was killed in between and starts again loads its coordinator while it is still fenced itself; its partitions
-have no leader then, the coordinator takes them for deleted, and notes the transaction as complete without a marker
-anywhere (Apache Kafka 4.3.1: "Couldn't find leader endpoint for partitions ...").  Where all replicas of a partition
-are on other brokers as well, that does not happen; with a single broker it does.
+have no leader then, the coordinator takes them for deleted, and notes the transaction as complete: with markers where
+they were written before the kill, without any elsewhere (Apache Kafka 4.3.1: "Couldn't find leader endpoint for
+partitions ...").  Partitions that have replicas on other brokers are not concerned; with a single broker all are.
 
-What was decided is then neither visible nor gone: the next marker of the same producer ends it along with its own
-transaction.  If we did the work again first, both would become visible.  So after fencing and reading, the last stable
-offset of each changelog has to be its end; otherwise what hangs is ended as it was decided (`Producer.settle`), and
-read.  A producer whose coordinator went away, and who cannot know whether it has forgotten something, asks for that
-before anything else is written (`Producer.in_doubt`).
+Where there is no marker, what was decided is neither visible nor gone: the next marker of the same producer ends it
+along with its own transaction.  If we did the work again first, both would become visible; if only the group's offsets
+have none, input is read twice.  So the latest transaction is ended once more, as it was decided, right after fencing:
+where it was ended already, that is one marker more.  A producer whose coordinator went away, and who cannot know what
+that has forgotten, asks for the same before anything else is written (`Producer.in_doubt`).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class Tenure:
 
     async def begin(self) -> int:
         """Fence former owners, then catch up with the changelog; returns how many rows that took."""
-        await self.patiently(self._producer.start)
-        return await self._catch_up()
+        await self._fence()
+        return await self.patiently(self._changelog.catch_up)
 
     async def renew(self) -> bool:
         """Void the open transaction by fencing ourselves; False when the partition is not ours any more.
@@ -72,31 +72,30 @@ class Tenure:
         """
         if self.lost():
             return False
-        await self.patiently(self._fence_again)
+        await self._fence(again=True)
         if self.lost():
             return False
-        rows = await self._catch_up()
+        rows = await self.patiently(self._changelog.catch_up)
         if rows:
             raise Fenced(f"{rows} rows in the changelog are not ours")
         return not self.lost()
 
-    async def _fence_again(self) -> None:
-        if await self.lost_for_sure():
-            raise Fenced("given to another worker")
-        await self._producer.start()
+    async def _fence(self, *, again: bool = False) -> None:
+        """Fence, and end the latest transaction; nothing comes in between, since fencing makes brokers forget it."""
 
-    async def _catch_up(self) -> int:
-        """Read what is committed; end what hangs, and read that; returns how many rows there were."""
-        rows = await self.patiently(self._changelog.catch_up)
-        while (hanging := await self.patiently(self._changelog.hanging)) is not None:
-            log.warning(
-                "partition %d: the brokers have not ended a decided transaction (outputs: %s); ending it",
-                self._number,
-                sorted(hanging.outputs) or "none known",
-            )
-            await self.patiently(partial(self._producer.settle, hanging))
-            rows += await self.patiently(self._changelog.catch_up)
-        return rows
+        async def fence() -> None:
+            if again and await self.lost_for_sure():
+                raise Fenced("given to another worker")
+            latest = await self._changelog.latest()
+            await self._producer.start()
+            try:
+                await self.patiently(partial(self._producer.settle, latest))
+            except Fenced as error:  # by the coordinator, should brokers have been away for longer than a transaction
+                if await self.lost_for_sure():
+                    raise
+                raise Unavailable(str(error)) from error
+
+        await self.patiently(fence)
 
     def lost(self) -> bool:
         """Whether the partition is not ours any more; then no turn can be taken, for a transaction may be open."""

@@ -12,7 +12,7 @@ from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.transaction import Destination, Transaction
 from dlq_stream.runtime.outcomes import Identification
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Batch, Hanging, Run, Written
+from dlq_stream.runtime.ports import Batch, Latest, Run, Written
 from dlq_stream.tables import messages
 from dlq_stream.tables.messages import Message
 from tests.memory import FakeRecord
@@ -104,7 +104,7 @@ class Producer:
     on_commit: list[BaseException] = field(default_factory=list)
     gate: Callable[[str], Awaitable[None]] | None = None
     in_doubt: bool = False
-    settled: list[Hanging] = field(default_factory=list)
+    settled: list[Latest] = field(default_factory=list)
     on_settle: list[BaseException] = field(default_factory=list)
     doubt: Callable[[], None] = lambda: None
     _open: tuple[list[Batch], dict[str, int]] | None = None
@@ -125,11 +125,11 @@ class Producer:
     def when_in_doubt(self, told: Callable[[], None]) -> None:
         self.doubt = told
 
-    async def settle(self, hanging: Hanging) -> None:
+    async def settle(self, latest: Latest) -> None:
         await self._pass("settle")
         if self.on_settle:
             raise self.on_settle.pop(0)
-        self.settled.append(hanging)
+        self.settled.append(latest)
 
     async def write(self, batches: Sequence[Batch], offsets: Mapping[str, int]) -> Written:
         assert self._open is None, "a transaction is open"
@@ -169,11 +169,11 @@ class Changelog:
     def __init__(self) -> None:
         self.finds: list[int | BaseException] = []
         self.looks = 0
-        self.hangs: list[Hanging] = []
+        self.told = Latest()
 
-    async def hanging(self) -> Hanging | None:
+    async def latest(self) -> Latest:
         await asyncio.sleep(0.001)
-        return self.hangs.pop(0) if self.hangs else None
+        return self.told
 
     async def catch_up(self) -> int:
         self.looks += 1

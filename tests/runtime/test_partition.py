@@ -60,7 +60,7 @@ async def test_fenced_before_restored() -> None:
     scene.producer.gate = note
     scene.changelog.finds.append(12)
     assert await scene.partition.open() == 12
-    assert order == ["start, looks: 0"]
+    assert order == ["start, looks: 0", "settle, looks: 0"]
     assert scene.changelog.looks == 1
 
 

@@ -192,15 +192,16 @@ def test_a_try_that_failed_leaves_no_batch_behind(answered: bool) -> None:
         producer = a_producer(0.1)
         future = asyncio.get_running_loop().create_future
         client: Any = SimpleNamespace(
+            _sender=SimpleNamespace(sender_task=None),
             begin_transaction=nothing,
             send_offsets_to_transaction=nothing,
             send_batch=send_batch,
             partitions_for=partitions_for,
-            client=SimpleNamespace(add_topic=lambda topic: None),
+            client=SimpleNamespace(add_topic=lambda topic: None, close=nothing),
             _txn_manager=SimpleNamespace(wait_for_transaction_end=future),
         )
-        producer._producer = client
         for _ in range(3):
+            producer._producer = client
             with pytest.raises(Unavailable):
                 await producer.write([Batch("topic", 0, Values([(b"key", b"value", ())]), 10_000)], {"app-failures": 1})
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import pytest
 from dlq_stream.core.model import Record
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime.outcomes import NOT_OURS
-from dlq_stream.runtime.ports import Fenced, Hanging, OutcomeUnknown, Unavailable
+from dlq_stream.runtime.ports import Fenced, Latest, OutcomeUnknown, Unavailable
 from tests.runtime.fakes import INPUT, Ended, Scene, in_virtual_time, put_row, run_of, stored
 
 # -------------------------------------------------------------------------------------------------------------- silence
@@ -67,7 +67,7 @@ async def test_rows_of_somebody_else_end_nothing_once_we_know_of_the_rebalance()
     scene.changelog.finds.append(3)
 
     async def hear_of_it(step: str) -> None:
-        scene.ours = step != "start"
+        scene.ours = scene.ours and step != "start"
 
     scene.producer.gate = hear_of_it
     assert await scene.partition.run(put_row) is NOT_OURS
@@ -127,29 +127,48 @@ async def test_fenced_when_it_is_not_ours_any_more_is_no_drama() -> None:
     assert not stored(scene)
 
 
-# -------------------------------------------------------------------------------------------------------------- hanging
+# ----------------------------------------------------------------------------------------------------- what was decided
 
-LEFT = Hanging(frozenset({("orders", 2)}))
+LATEST = Latest(frozenset({("orders", 2)}), hangs=True)
 
 
 @in_virtual_time
-async def test_what_hangs_is_ended_and_read_before_the_partition_is_open() -> None:
-    """Fenced, read, settled, read again; its rows are the partition's."""
+async def test_the_latest_transaction_is_ended_between_fencing_and_reading() -> None:
+    """Fencing makes the brokers forget its decision, and reading may take minutes."""
     scene = Scene()
-    scene.changelog.hangs.append(LEFT)
-    scene.changelog.finds += [3, 4]
-    assert await scene.partition.open() == 7
-    assert (scene.producer.starts, scene.producer.settled, scene.changelog.looks) == (1, [LEFT], 2)
+    scene.changelog.told = LATEST
+    scene.changelog.finds.append(3)
+    steps: list[tuple[str, int]] = []
+
+    async def note(step: str) -> None:
+        steps.append((step, scene.changelog.looks))
+
+    scene.producer.gate = note
+    assert await scene.partition.open() == 3
+    assert steps == [("start", 0), ("settle", 0)]
+    assert scene.producer.settled == [LATEST]
 
 
 @in_virtual_time
 async def test_settling_is_tried_again_without_fencing() -> None:
-    """Fencing would make the brokers forget what was decided."""
+    """For the same reason."""
     scene = Scene()
-    scene.changelog.hangs.append(LEFT)
     scene.producer.on_settle += [Unavailable("away")] * 3
     await scene.partition.open()
-    assert (scene.producer.starts, scene.producer.settled) == (1, [LEFT])
+    assert (scene.producer.starts, len(scene.producer.settled)) == (1, 1)
+
+
+@in_virtual_time
+async def test_who_is_fenced_while_it_settles_asks_whether_the_partition_is_its_own() -> None:
+    """The brokers themselves fence an open transaction that is too old."""
+    scene = Scene()
+    scene.producer.on_settle.append(Fenced("too old"))
+    await scene.partition.open()
+    assert (scene.producer.starts, len(scene.producer.settled)) == (2, 1)
+    scene.producer.on_settle.append(Fenced("another owner"))
+    scene.ours = False
+    with pytest.raises(Fenced):
+        await scene.partition.open()
 
 
 @in_virtual_time
@@ -157,15 +176,14 @@ async def test_nothing_is_staged_in_doubt() -> None:
     """The turn goes on after the doubt is cleared up: on what was committed by then."""
     scene = Scene()
     scene.producer.in_doubt = True
-    scene.changelog.hangs.append(LEFT)
-    staged: list[list[Hanging]] = []
+    staged: list[int] = []
 
     def stage(tx: Transaction) -> None:
-        staged.append(list(scene.producer.settled))
+        staged.append(len(scene.producer.settled))
         put_row(tx)
 
     await scene.partition.run(stage)
-    assert (staged, scene.producer.starts, scene.producer.in_doubt) == ([[LEFT]], 1, False)
+    assert (staged, scene.producer.starts, scene.producer.in_doubt) == ([1], 1, False)
     assert stored(scene)
 
 
@@ -174,10 +192,9 @@ async def test_a_doubt_is_cleared_up_though_there_is_nothing_to_do() -> None:
     """Readers of the destinations wait for what hangs there."""
     scene = Scene()
     scene.producer.in_doubt = True
-    scene.changelog.hangs.append(LEFT)
     scene.producer.doubt()
     await asyncio.sleep(1)
-    assert (scene.producer.settled, scene.producer.written) == ([LEFT], [])
+    assert (len(scene.producer.settled), scene.producer.written) == (1, [])
 
 
 @in_virtual_time
@@ -193,12 +210,11 @@ async def test_a_doubt_about_a_partition_that_is_gone_is_somebody_elses() -> Non
 
 
 @in_virtual_time
-async def test_what_hangs_and_is_not_ours_ends_the_process() -> None:
-    """In doubt, another worker's rows turn up: it owned the partition while this process was frozen."""
+async def test_rows_of_somebody_else_after_a_doubt_mean_that_the_partition_is_not_ours() -> None:
+    """Another worker owned it while this process was frozen."""
     scene = Scene()
     scene.producer.in_doubt = True
-    scene.changelog.hangs.append(LEFT)
-    scene.changelog.finds += [0, 2]
+    scene.changelog.finds.append(2)
     with pytest.raises(Ended) as ended:
         await scene.partition.run(put_row)
     assert isinstance(ended.value.__cause__, Fenced)

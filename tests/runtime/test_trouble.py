@@ -12,7 +12,7 @@ from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
 from dlq_stream.runtime import partition as module
 from dlq_stream.runtime.outcomes import NOT_OURS, Identification
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, Hanging, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import TOO_LARGE, Batch, Fenced, Latest, Refusal, Unavailable, Written
 
 TOPIC, OTHER = "orders", "invoices"
 
@@ -30,7 +30,7 @@ class FakeProducer:
     def when_in_doubt(self, told: Callable[[], None]) -> None:
         return None
 
-    async def settle(self, hanging: Hanging) -> None:
+    async def settle(self, latest: Latest) -> None:
         return None
 
     async def start(self) -> None:
@@ -95,8 +95,8 @@ class FakeChangelog:
     async def catch_up(self) -> int:
         return 0
 
-    async def hanging(self) -> None:
-        return None
+    async def latest(self) -> Latest:
+        return Latest()
 
 
 class FakeClock:

@@ -9,7 +9,7 @@ from unittest import mock
 
 from dlq_stream.core.lifecycle import Standing, State, standing
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Fenced, OutcomeUnknown
+from dlq_stream.runtime.ports import Fenced, Latest, OutcomeUnknown
 from dlq_stream.runtime.transaction import Bounds, Identity, StagedTransaction
 from tests.simulation.changelog import SimFollower, UncommittedReader
 from tests.simulation.course import simulate
@@ -149,14 +149,19 @@ class ForeignRowsAccepted(Partition):
         return not self.closed
 
 
+class NeverSettles(SimProducer):
+    """It fences, and takes for ended what was decided."""
+
+    async def settle(self, latest: Latest) -> None:
+        return
+
+
 class HangingLeft(Partition):
     """What the brokers decided and never ended is left as it is; the work is done again."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._tenure._catch_up = lambda: self._tenure.patiently(  # type: ignore[method-assign]
-            self._tenure._changelog.catch_up
-        )
+        self._producer.__class__ = NeverSettles
 
 
 class WrittenInDoubt(Partition):

@@ -39,7 +39,7 @@ class Reader:
         self._what = what
         self._positions = dict.fromkeys(places, 0)
         self._paused: set[TopicPartition] = set()
-        self._ends: dict[TopicPartition, tuple[int, int]] = {}
+        self._highwaters: dict[TopicPartition, int] = {}
         self._fetched = False
 
     async def beginning_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
@@ -60,16 +60,9 @@ class Reader:
     def pause(self, *places: TopicPartition) -> None:
         self._paused.update(places)
 
-    def resume(self, *places: TopicPartition) -> None:
-        self._paused.difference_update(places)
-
     def highwater(self, place: TopicPartition) -> int | None:
         """Where the last fetch found the end, whatever became of the last transaction; None where there was none."""
-        return self._ends[place][1] if place in self._ends else None
-
-    def last_stable_offset(self, place: TopicPartition) -> int | None:
-        """The last stable offset at that fetch."""
-        return self._ends[place][0] if place in self._ends else None
+        return self._highwaters.get(place)
 
     async def getone(self, place: TopicPartition) -> Entry:
         [first], self._positions[place] = self._broker.log(*place).read(self._positions[place], 1)
@@ -98,7 +91,7 @@ class Reader:
         found: dict[TopicPartition, list[Entry]] = {}
         for place in sorted(places):
             log = self._broker.log(*place)
-            self._ends[place] = log.stable, len(log.entries)
+            self._highwaters[place] = len(log.entries)
             if self._positions[place] < len(log.entries):
                 few = min(records_max, self._life.random.randint(1, FETCHED_RECORDS_MAX))
                 records, self._positions[place] = self._read(log, self._positions[place], few)
@@ -112,6 +105,12 @@ class Reader:
 
 class UncommittedReader(Reader):
     """Reads what may still be aborted, too."""
+
+    async def end_offsets(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, int]:
+        """The high-water marks."""
+        return await self._life.request(
+            "read changelog", lambda: {place: len(self._broker.log(*place).entries) for place in places}
+        )
 
     def _read(self, log: Log, position: int, records_max: int) -> tuple[list[Entry], int]:
         return log.read_uncommitted(position, records_max)

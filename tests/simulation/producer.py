@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
-from dlq_stream.runtime.ports import Batch, Fenced, Hanging, OutcomeUnknown, OutRecord, Refusal, Unavailable, Written
+from dlq_stream.runtime.ports import Batch, Fenced, Latest, OutcomeUnknown, OutRecord, Refusal, Unavailable, Written
 from tests.simulation.broker import (
     BatchRefused,
     Broker,
@@ -88,12 +88,13 @@ class SimProducer:
     def _fence(self) -> tuple[int, bool]:
         return self._broker.init_producer(self._id), self._broker.committed_last(self._id)
 
-    async def settle(self, hanging: Hanging) -> None:
-        commit = hanging.applied or self._committed_last
-        self._count(f"hanging transactions {'committed' if commit else 'aborted'}")
+    async def settle(self, latest: Latest) -> None:
+        commit = self._committed_last
+        if latest.hangs:
+            self._count(f"hanging transactions {'committed' if commit else 'aborted'}")
         try:
             await self._life.request(
-                "settle", lambda: self._broker.settle(self._id, self._epoch, hanging.outputs, commit=commit)
+                "settle", lambda: self._broker.settle(self._id, self._epoch, latest.outputs, commit=commit)
             )
             completing = True
             while completing:
