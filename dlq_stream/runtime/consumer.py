@@ -24,6 +24,7 @@ from mode import Service
 
 from dlq_stream.kafka import no_topic_creation
 from dlq_stream.runtime import fetched
+from dlq_stream.runtime.committed import committed_offsets_of
 from dlq_stream.runtime.owner import Poll
 from dlq_stream.runtime.ports import Run
 
@@ -153,10 +154,11 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _seek_to_committed_of(self, tps: list[TP]) -> dict[TP, int]:
         consumer = self._ensure_consumer()
         kafka_tps = [TopicPartition(tp.topic, tp.partition) for tp in tps]
-        committed = await asyncio.gather(*(consumer.committed(tp) for tp in kafka_tps))
+        offsets = await committed_offsets_of(consumer._coordinator, kafka_tps)
         begin, end = await asyncio.gather(consumer.beginning_offsets(kafka_tps), consumer.end_offsets(kafka_tps))
         found = {}
-        for tp, kafka_tp, position in zip(tps, kafka_tps, committed, strict=True):
+        for tp, kafka_tp in zip(tps, kafka_tps, strict=True):
+            position = offsets[kafka_tp]
             if position is not None and position > end[kafka_tp]:
                 self.log.error("%s ends at %d before the committed %d: reading all of it", tp, end[kafka_tp], position)
                 position = 0

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from aiokafka import TopicPartition
 
 from dlq_stream.core.model import Headers
 from dlq_stream.runtime.ports import OutRecord
@@ -79,7 +78,7 @@ def outputs_in(headers: Headers) -> set[tuple[str, int]]:
     }
 
 
-async def outputs_at_the_ends(consumer: Any, ends: Mapping[TopicPartition, tuple[int, int]]) -> set[tuple[str, int]]:
+async def outputs_at_the_ends(consumer: Any, ends: Mapping[Any, tuple[int, int]]) -> set[tuple[str, int]]:
     """What is noted behind the last stable offset of changelogs and on the last records before.
 
     ``ends`` are their last stable offsets and high-water marks, ``consumer`` reads ``read_uncommitted``.  Raises

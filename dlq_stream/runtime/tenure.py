@@ -84,9 +84,9 @@ class Tenure:
         """Fence, and end the latest transaction; nothing comes in between, since fencing makes brokers forget it."""
 
         async def fence() -> None:
+            latest = await self._changelog.latest()
             if again and await self.lost_for_sure():
                 raise Fenced("given to another worker")
-            latest = await self._changelog.latest()
             await self._producer.start()
             try:
                 await self.patiently(partial(self._producer.settle, latest))
