@@ -5,8 +5,8 @@ coordinator that is still loading, or is not the coordinator any more, says so o
 asks in version 3, looks at the partitions alone, finds none in such an answer, and takes that for "nothing committed".
 Whoever asks right after a broker's start meets it.
 
-``require_stable`` waits for offsets of transactions that are not ended yet, and for what the coordinator has written and
-not replicated.
+``require_stable`` waits for offsets of transactions that are not ended yet, and for what the coordinator has written
+and not replicated.
 """
 
 from __future__ import annotations

@@ -21,10 +21,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
-from dlq_stream.runtime.ports import Changelog, Fenced, Producer, Unavailable
+from dlq_stream.runtime.ports import Changelog, Fenced, Latest, Producer, Unavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -88,14 +87,27 @@ class Tenure:
             if again and await self.lost_for_sure():
                 raise Fenced("given to another worker")
             await self._producer.start()
-            try:
-                await self.patiently(partial(self._producer.settle, latest))
-            except Fenced as error:  # by the coordinator, should brokers have been away for longer than a transaction
-                if await self.lost_for_sure():
-                    raise
-                raise Unavailable(str(error)) from error
+            await self._settle(latest)
 
         await self.patiently(fence)
+
+    async def _settle(self, latest: Latest) -> None:
+        """End the latest transaction, and make sure that no request to end it can arrive when the next one is open."""
+        tries = 0
+
+        async def settle() -> None:
+            nonlocal tries
+            tries += 1
+            await self._producer.settle(latest)
+
+        try:
+            await self.patiently(settle)
+        except Fenced as error:  # by the coordinator, should brokers have been away for longer than a transaction
+            if await self.lost_for_sure():
+                raise
+            raise Unavailable(str(error)) from error
+        if tries > 1:
+            raise Unavailable("what was not answered may arrive late, and has to be fenced")
 
     def lost(self) -> bool:
         """Whether the partition is not ours any more; then no turn can be taken, for a transaction may be open."""

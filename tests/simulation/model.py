@@ -219,7 +219,9 @@ class Intake:
     def _purged_at_once(self, id_: bytes) -> bool:
         """Whether an order to purge, earlier in this transaction, left no row behind for a timer to delete."""
         change = self._changes.get(id_)
-        return change is not None and change.new is not None and change.new.closed_ms != PURGE_ORDERED_MS
+        if change is None or change.old is None or change.new is None:
+            return False
+        return PURGE_ORDERED_MS not in (change.old.closed_ms, change.new.closed_ms)
 
     def _heard(self, id_: bytes, attempt: int) -> None:
         if (id_, attempt) in self._fold.timed_out:
