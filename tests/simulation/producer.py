@@ -89,12 +89,12 @@ class SimProducer:
         return self._broker.init_producer(self._id), self._broker.committed_last(self._id)
 
     async def settle(self, latest: Latest) -> None:
-        commit = self._committed_last
+        commit, epoch = self._committed_last, self._epoch  # a request that arrives late has what it was sent with
         if latest.hangs:
             self._count(f"hanging transactions {'committed' if commit else 'aborted'}")
         try:
             await self._life.request(
-                "settle", lambda: self._broker.settle(self._id, self._epoch, latest.outputs, commit=commit)
+                "settle", lambda: self._broker.settle(self._id, epoch, latest.outputs, commit=commit)
             )
             completing = True
             while completing:
