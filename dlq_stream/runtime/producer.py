@@ -82,13 +82,13 @@ class KafkaProducer:
         self._producer: aiokafka.AIOKafkaProducer | None = None
         self._committed_last: bool | None = None
         self._lost = asyncio.Event()
-        self._committed = False
+        self._has_committed = False
         self._told: Callable[[], None] = lambda: None
 
     @property
     def in_doubt(self) -> bool:
         """See `Producer.in_doubt`: a connection to a coordinator broke, and something was committed since the start."""
-        return self._committed and self._lost.is_set()
+        return self._has_committed and self._lost.is_set()
 
     def when_in_doubt(self, told: Callable[[], None]) -> None:
         """See `Producer.when_in_doubt`."""
@@ -115,7 +115,7 @@ class KafkaProducer:
         if lost.is_set():  # what was decided may be out of date
             await self._discard()
             raise Unavailable(f"starting producer {self._id}: the connection to its coordinator broke")
-        self._committed = False
+        self._has_committed = False
 
     def _lose(self, lost: asyncio.Event) -> None:
         doubted = self.in_doubt
@@ -131,9 +131,8 @@ class KafkaProducer:
             if not latest.hangs:
                 return
             commit = latest.applied
-        if latest.hangs:
-            decision, places = "committed" if commit else "aborted", sorted(latest.outputs)
-            log.warning("%s: not ended by the brokers, and %s: the transaction of %s", self._id, decision, places)
+        if latest.hangs and commit:  # of what was aborted it is fencing that ends it
+            log.warning("%s: committed, but not ended by the brokers, was what it wrote to %s", self._id, latest.outputs)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 await settlement.settle(producer, latest.outputs, self._group, commit=commit)
@@ -315,7 +314,7 @@ class KafkaProducer:
         producer = self._started()
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                self._committed = True  # or maybe
+                self._has_committed = True  # or maybe
                 await producer.commit_transaction()
         except FENCED as error:
             raise Fenced(f"producer {self._id}: {error!r}") from error
