@@ -132,7 +132,7 @@ class KafkaProducer:
                 return
             commit = latest.applied
         if latest.hangs and commit:  # of what was aborted it is fencing that ends it
-            log.warning("%s: committed, but not ended by the brokers, was what it wrote to %s", self._id, latest.outputs)
+            log.warning("%s: committed, but not ended by the brokers: what went to %s", self._id, latest.outputs)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 await settlement.settle(producer, latest.outputs, self._group, commit=commit)
