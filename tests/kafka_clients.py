@@ -45,10 +45,14 @@ class Outgoing:
 
 @asynccontextmanager
 async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client."""
+    """An admin client.  A cluster whose only broker was frozen names no broker at first: one is waited for."""
     client = no_topic_creation(AIOKafkaAdminClient(bootstrap_servers=bootstrap))
     await client.start()
     try:
+        deadline = time.monotonic() + SETTLE_SECONDS_MAX
+        while client._client.get_random_node() is None and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+            await client._client.force_metadata_update()
         yield client
     finally:
         await client.close()
