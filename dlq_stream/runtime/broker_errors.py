@@ -59,4 +59,4 @@ def is_away(error: BaseException) -> bool:
 
     aiokafka says a bare `KafkaError` when a connection is lost while a coordinator is looked for.
     """
-    return isinstance(error, (*_AWAY, *_BROKEN)) or type(error) is errors.KafkaError
+    return is_unreachable(error) or isinstance(error, _BROKEN) or type(error) is errors.KafkaError

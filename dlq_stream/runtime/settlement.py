@@ -121,8 +121,7 @@ async def settle(
     """Commit or abort what hangs of this started producer in ``outputs`` and in the group's offsets.
 
     Returns when the markers are written.  Topics that are gone for `GONE_SECONDS`, or that may not be written to any
-    more, are left out.
-    Raises what aiokafka raises, and waits for a coordinator for ever.
+    more, are left out.  Raises what aiokafka raises, and waits for a coordinator for ever.
     """
     manager = producer._txn_manager
     who = manager.transactional_id, manager.producer_id, manager.producer_epoch
