@@ -9,22 +9,20 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.kafka import admin_client, reader, wait_for_brokers
+from dlq_stream.reading import read_table, records_until
 from dlq_stream.settings import Settings
 from dlq_stream.tables import stats
 from dlq_stream.tables.marker import MARKER_KEY
 from dlq_stream.tables.stats import PARTITION_QUEUE, Stats
 from dlq_stream.topics import AppTopics
 from dlq_stream.topics.cluster import Cluster
-
-STALL_SECONDS_MAX = 20.0
-"""Reading that makes no progress for this long counts as brokers that do not answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,9 @@ async def read_figures(settings: Settings) -> Figures:
             )
         committed = await cluster.offsets(settings.app_id)
     async with reader(settings.brokers) as consumer:
-        rows = await _read_table(consumer, table, found[table].partitions)
+        rows = await read_table(consumer, table, found[table].partitions)
         lag = {name: await _lag(consumer, topic, found[topic].partitions, committed) for name, topic in intake.items()}
+    rows.pop(MARKER_KEY, None)
     queues = _by_queue(rows)
     return Figures(
         app_id=settings.app_id,
@@ -80,40 +79,6 @@ async def read_figures(settings: Settings) -> Figures:
         queues=dict(sorted(queues.items())),
         lag=lag,
     )
-
-
-async def _read_table(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> dict[bytes, bytes]:
-    """The latest value of each key; the keys of two partitions never meet."""
-    rows: dict[bytes, bytes] = {}
-    places = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer.assign(places)
-    ends = await consumer.end_offsets(places)
-    await consumer.seek_to_beginning(*places)
-    async for record in _until(consumer, ends):
-        if record.key is None or record.key == MARKER_KEY:
-            continue
-        if record.value is None:
-            rows.pop(record.key, None)
-        else:
-            rows[record.key] = record.value
-    return rows
-
-
-async def _until(consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]) -> AsyncIterator[ConsumerRecord]:
-    """Every committed record from the current positions to ``ends``."""
-    progress = time.monotonic()
-    positions = {place: await consumer.position(place) for place in ends}
-    while waiting := [place for place, position in positions.items() if position < ends[place]]:
-        for place, records in (await consumer.getmany(*waiting, timeout_ms=200)).items():
-            for record in records:
-                if record.offset < ends[place]:
-                    yield record
-        moved = {place: await consumer.position(place) for place in waiting}
-        if any(moved[place] != positions[place] for place in waiting):
-            progress = time.monotonic()
-        elif time.monotonic() - progress > STALL_SECONDS_MAX:
-            raise BrokersUnavailable(f"{waiting[0].topic} could not be read to its end")
-        positions |= moved
 
 
 async def _lag(
@@ -129,7 +94,7 @@ async def _lag(
         consumer.seek(place, starts[place])
     consumer.pause(*(set(places) - set(behind)))
     real: set[TopicPartition] = set()
-    async for record in _until(consumer, {place: ends[place] for place in behind}):
+    async for record in records_until(consumer, {place: ends[place] for place in behind}):
         place = TopicPartition(record.topic, record.partition)
         if place not in real:  # one record tells; the others need not be read
             real.add(place)
