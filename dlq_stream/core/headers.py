@@ -92,6 +92,11 @@ OWN_HEADERS = QUARANTINE_HEADERS | {
 }
 """Every name of the contract; replaced at each hop.  Any other header, whatever it starts with, is the user's."""
 
+MASKED = "dlq-masked"
+"""Says of the record itself that parts of it (``headers``, ``value``, separated by commas) were masked when its failure
+was reported.  It is not one of ours in the sense of `OWN_HEADERS`: it stays with the record, like the user's headers,
+through retries and into the ``-dlq`` topic."""
+
 OUTCOMES_REPORTED = b"reported"
 """The value of `OUTCOMES`, from a sender that reports successes, too."""
 

@@ -13,6 +13,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import NoDecode
 
+from dlq_stream.core.errors import ConfigurationError
+from dlq_stream.core.masking import steps_of
+
 TOPIC_NAME = r"^[A-Za-z0-9._-]+$"
 """What Kafka accepts as the name of a topic, a group or a group instance."""
 
@@ -218,6 +221,39 @@ class LogSettings(Group):
         return value.lower() if isinstance(value, str) else value
 
 
+class MaskingSettings(Group):
+    """What is hidden: by an agent before a failure report leaves its process, and by ``show`` on the screen.
+
+    A retry is what was reported: what an agent hides is gone for its handler, too, when the retry arrives.
+    """
+
+    mask_headers: Annotated[tuple[str, ...], NoDecode] = ()
+    """Headers whose values are hidden, as patterns (* and ?) of names in any case, separated by commas.
+
+    An agent with this setting reports "***" in their place, and retries carry that."""
+
+    mask_pointers: Annotated[tuple[str, ...], NoDecode] = ()
+    """Parts of a JSON payload that are hidden, as JSON pointers such as /card/number, separated by commas.
+
+    An agent with this setting reports "***" in their place, and retries carry that; payloads that are no JSON are
+    hidden whole."""
+
+    @field_validator("mask_headers", "mask_pointers", mode="before")
+    @classmethod
+    def _lists(cls, value: Any) -> Any:
+        return _separated(value)
+
+    @field_validator("mask_pointers")
+    @classmethod
+    def _json_pointers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pointer in value:
+            try:
+                steps_of(pointer)
+            except ConfigurationError as wrong:
+                raise ValueError(str(wrong).removeprefix("mask_pointers: ")) from None
+        return value
+
+
 class InitSettings(Group):
     """What ``init`` looks at besides the app's own topics."""
 
@@ -255,6 +291,9 @@ class DemoSettings(Group):
 
 GROUPS: tuple[type[Group], ...] = (ConnectionSettings, TopicSettings, RetrySettings, WorkerSettings, LogSettings)
 """The groups that a worker goes by, in the order in which help texts show them."""
+
+AGENT_GROUPS: tuple[type[Group], ...] = (MaskingSettings,)
+"""The groups that an agent's reporter goes by, and commands that show what was reported, but no worker."""
 
 COMMAND_GROUPS: dict[str, type[Group]] = {"init": InitSettings, "status": StatusSettings, "demo": DemoSettings}
 """The groups that one command alone goes by; their fields begin with its name."""

@@ -28,7 +28,7 @@ def load(options: Mapping[str, Any] | None = None) -> Settings:
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(_explain(error, given)) from error
+        raise ConfigurationError(explain(error, given)) from error
     except SettingsError as error:  # a table given as an environment variable that is not JSON
         raise ConfigurationError(f"environment: {error}: {error.__cause__}") from error
     try:
@@ -44,7 +44,8 @@ def remarks() -> list[str]:
     return unknown_variables(list(Settings.model_fields), os.environ)
 
 
-def _explain(error: ValidationError, options: Mapping[str, Any]) -> str:
+def explain(error: ValidationError, options: Mapping[str, Any]) -> str:
+    """What is wrong, for people: a sentence for each value, with field, what is allowed and where it came from."""
     problems = [_sentence(detail, options) for detail in error.errors(include_url=False)]
     if len(problems) == 1:
         return problems[0]

@@ -11,7 +11,14 @@ from pydantic.fields import FieldInfo
 
 from dlq_stream.settings.model import Settings
 
-_KINDS: dict[Any, str] = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path"}
+_KINDS: dict[Any, str] = {
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    str: "text",
+    Path: "path",
+    tuple[str, ...]: "list of text",
+}
 _CONSTRAINTS = ("ge", "gt", "le", "max_length", "pattern")
 
 

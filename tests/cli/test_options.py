@@ -20,7 +20,7 @@ from dlq_stream.cli import run as run_module
 from dlq_stream.cli.run import EXTRAS, guard, need_extras
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, UnsupportedFormat
 from dlq_stream.settings import Settings
-from dlq_stream.settings.groups import COMMAND_GROUPS, GROUPS
+from dlq_stream.settings.groups import AGENT_GROUPS, COMMAND_GROUPS, GROUPS
 
 
 def invoke(*arguments: str) -> Result:
@@ -71,7 +71,7 @@ def test_the_worker_has_an_option_for_every_setting() -> None:
 
 def test_no_field_is_forgotten() -> None:
     """A field that is in no group has no option; only the file's own tables may be without."""
-    grouped = {name for group in (*GROUPS, *COMMAND_GROUPS.values()) for name in group.model_fields}
+    grouped = {name for group in (*GROUPS, *AGENT_GROUPS, *COMMAND_GROUPS.values()) for name in group.model_fields}
     assert set(Settings.model_fields) - grouped == {"config", "queues", "rules", "by_error"}
     for command, group in COMMAND_GROUPS.items():
         assert all(name.startswith(f"{command}_") for name in group.model_fields)

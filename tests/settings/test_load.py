@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.settings import Settings, load, remarks
-from dlq_stream.settings.groups import GROUPS
+from dlq_stream.settings.groups import AGENT_GROUPS, GROUPS
 from dlq_stream.settings.words import allowed_of
 
 
@@ -191,7 +191,7 @@ def test_every_field_says_what_it_is() -> None:
     """A setting without a description or without words for what it accepts is not finished."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
-    for group in GROUPS:
+    for group in (*GROUPS, *AGENT_GROUPS):
         for name, field in group.model_fields.items():
             assert allowed_of(field), name
 
