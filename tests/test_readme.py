@@ -9,10 +9,9 @@ from pathlib import Path
 
 from dlq_stream.core import headers
 from dlq_stream.core.lifecycle import diagram
-from dlq_stream.core.transaction import Destination
 from dlq_stream.settings import Settings
-from tests.engine.world import TOPIC, World
-from tests.memory import Sent
+from tests.engine.said import all_that_is_said
+from tests.memory import FakeRecord, Sent
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
@@ -48,8 +47,8 @@ def documented(letter: str) -> set[str]:
     return {name for names, letters in rows if letter in letters for name in re.findall(r"`(dlq-[a-z-]+)`", names)}
 
 
-def names_of(sent: Sent) -> set[str]:
-    return {name for name, _ in sent.headers if name in headers.OWN_HEADERS}
+def names_of(record: FakeRecord | Sent) -> set[str]:
+    return {name for name, _ in record.headers if name in headers.OWN_HEADERS}
 
 
 def test_every_header_of_the_contract_is_documented() -> None:
@@ -66,25 +65,8 @@ def test_the_table_says_what_failure_events_may_hold() -> None:
 
 def test_the_table_says_what_retries_and_dead_letters_hold() -> None:
     """Of a failure that says all there is to say."""
-    world = World()
-    world.home.learn(Destination(f"{TOPIC}-own", 8))
-    said = {
-        "queue": "ovens",
-        "error_cause_type": "OSError",
-        "failed_at": 1_699_999_999_500,
-        "metadata": "{}",
-        "outcomes": "reported",
-        "retry_after_ms": 0,
-        "retry_topic": f"{TOPIC}-own",
-        "forwarded": "1",
-    }
-    given = {name for name, _ in world.failure(category="transient", **said).headers}
-    assert documented("E") <= given
-    world.fail(category="transient", **said)
-    world.emit()
-    world.fail(attempt=1, category="permanent", **said)
-    (retry,) = world.emissions(f"{TOPIC}-own")
-    (letter,) = world.dead_letters()
+    failure, retry, letter = all_that_is_said()
+    assert documented("E") <= names_of(failure)
     assert (documented("R"), documented("D")) == (names_of(retry), names_of(letter))
 
 
