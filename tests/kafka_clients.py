@@ -237,6 +237,14 @@ async def committed_offsets(bootstrap: str, group: str) -> dict[TopicPartition, 
                 return {partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0}
 
 
+async def commit_offsets(bootstrap: str, group: str, places: Mapping[TopicPartition, int]) -> None:
+    """Commit for a group without members, as `kafka-consumer-groups --reset-offsets` does."""
+    client = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
+    async with no_topic_creation(client):
+        client.assign(list(places))
+        await client.commit(dict(places))
+
+
 async def forbid_writing(bootstrap: str, topic: str) -> None:
     """Let everybody do everything with this topic but write to it (a broker made with `authorizer=True`)."""
     async with admin(bootstrap) as client:

@@ -6,12 +6,13 @@ consumer groups will see its retries, and what about it keeps retries from being
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dlq_stream.core.destinations import refusal_of_name, refusal_of_target, retry_topic
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.kafka import admin_client
 from dlq_stream.settings import Settings
 from dlq_stream.topics.cluster import Cluster, Described
 from dlq_stream.topics.plan import RECORD_ROOM_BYTES, Expectation, PlannedTopic, insync_expectation
@@ -57,6 +58,12 @@ async def prepare_sources(
             report.created = await _create_retry_topics(cluster, report, _limit(configs[source]), settings, copies)
         reports.append(report)
     return reports
+
+
+async def readers_of(settings: Settings, topics: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
+    """The consumer groups with committed offsets, by topic; and the groups that we may not look at."""
+    async with admin_client(settings.brokers) as admin:
+        return await Cluster(admin).groups_of(topics)
 
 
 def _problems(source: str, described: Mapping[str, Described], settings: Settings) -> list[str]:

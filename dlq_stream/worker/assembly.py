@@ -29,7 +29,9 @@ from dlq_stream.runtime.standby import Standby
 from dlq_stream.runtime.topic_source import KafkaTopicSource
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics, Verified
+from dlq_stream.topics.sources import readers_of
 from dlq_stream.worker.allocator import give_back_after_work
+from dlq_stream.worker.bystanders import Bystanders
 from dlq_stream.worker.collector import collect_now_and_then
 from dlq_stream.worker.observer import Observer
 from dlq_stream.worker.preparation import prepare
@@ -143,12 +145,15 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
         ),
         fatal=app.fatal,
     )
-    observer = Observer()
+    bystanders = Bystanders(partial(readers_of, settings), lambda: engine.policies)
+    observer = Observer(bystanders.emitted)
+    engine = engine_of(settings, observer)
     app.task(app.destinations.run)
     app.task(observer.run)
+    app.task(bystanders.run)
     app.task(collect_now_and_then)
     app.task(app.give_memory_back)
-    return app, engine_of(settings, observer)
+    return app, engine
 
 
 def engine_of(settings: Settings, observer: Observer) -> Engine:

@@ -11,9 +11,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from dlq_stream.core.events import SENDERS_WORDS, DeadLetterDelayed, EventQuarantined, Happening, RowStuck
+from dlq_stream.core.events import (
+    SENDERS_WORDS,
+    DeadLetterDelayed,
+    EventQuarantined,
+    Happening,
+    RetryEmitted,
+    RowStuck,
+)
 
 log = logging.getLogger("dlq_stream.events")
 
@@ -37,9 +45,10 @@ _TOLD: Final[dict[type[_Warned], str]] = {
 
 
 class Observer:
-    """The listener of an engine; `run` sums up."""
+    """The listener of an engine; `run` sums up.  ``emitted`` is told of every retry, too, and must be quick."""
 
-    def __init__(self) -> None:
+    def __init__(self, emitted: Callable[[RetryEmitted], None] | None = None) -> None:
+        self._emitted = emitted
         self._more: dict[_Kind, int] = {}
 
     def __call__(self, event: Happening) -> None:
@@ -48,6 +57,8 @@ class Observer:
             log.debug("%s", type(event).__name__, extra={"fields": fields_of(event)})
         if isinstance(event, _WARNED):
             self._warn(event)
+        elif self._emitted is not None and type(event) is RetryEmitted:
+            self._emitted(event)
 
     async def run(self) -> None:
         """Sum up warnings until cancelled, and once more then."""

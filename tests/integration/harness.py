@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import ConsumerRecord, TopicPartition
 
 from dlq_stream.cli.figures import read_figures
 from dlq_stream.cli.status import as_object
@@ -29,7 +29,15 @@ from dlq_stream.settings import Settings
 from dlq_stream.tables import messages
 from dlq_stream.tables.marker import MARKER_KEY
 from dlq_stream.tables.messages import Message
-from tests.kafka_clients import Outgoing, committed_offsets, create_topics, list_topics, produce, read_topic
+from tests.kafka_clients import (
+    Outgoing,
+    commit_offsets,
+    committed_offsets,
+    create_topics,
+    list_topics,
+    produce,
+    read_topic,
+)
 from tests.kafka_fixture import LocalKafka, unique_name
 from tests.promises import Crowd
 
@@ -338,11 +346,7 @@ class App:
             for name in ("failures", "commands")
             for number in range(PARTITIONS)
         }
-        async with AIOKafkaConsumer(
-            bootstrap_servers=self.bootstrap, group_id=self.app_id, enable_auto_commit=False
-        ) as consumer:
-            consumer.assign(list(places))
-            await consumer.commit(places)
+        await commit_offsets(self.bootstrap, self.app_id, places)
         committed = await committed_offsets(self.bootstrap, self.app_id)
         assert all(committed[place] == 0 for place in places)
 

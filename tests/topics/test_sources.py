@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import TopicPartition
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.settings import QueueSettings, Settings
 from dlq_stream.topics import SourceReport, create_or_verify
-from tests.kafka_clients import Outgoing, create_topics, list_topics, produce, topic_config
+from tests.kafka_clients import commit_offsets, create_topics, list_topics, topic_config
 from tests.kafka_fixture import LocalKafka, unique_name
 
 
@@ -33,17 +33,7 @@ async def report_of(settings: Settings, source: str, **queue: object) -> SourceR
 
 
 async def commit(settings: Settings, topic: str, group: str) -> None:
-    await produce(settings.brokers, [Outgoing(topic, b"x", partition=0)])
-    consumer = AIOKafkaConsumer(
-        topic,
-        bootstrap_servers=settings.brokers,
-        group_id=group,
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-    )
-    async with consumer:
-        await consumer.getone()
-        await consumer.commit()
+    await commit_offsets(settings.brokers, group, {TopicPartition(topic, 0): 0})
 
 
 async def test_the_groups_that_read_a_source_are_listed(settings: Settings) -> None:
