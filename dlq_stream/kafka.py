@@ -10,7 +10,10 @@ set, whoever made the request.  The class of this one instance and of its connec
 nothing is patched for other users of aiokafka in the same process.  aiokafka 0.12 sends a version of the request that
 has no such flag; it is replaced by one that has it (version 4, brokers since 0.11).
 
-This module knows aiokafka and addresses, but neither our settings nor our topics: agents' processes import it as well.
+Every function that makes a client takes addresses or a `dlq_stream.core.connection.Connection`, which also says how to
+be let in; whoever makes one of aiokafka's clients alone makes it from `client_options`.
+
+This module knows aiokafka and connections, but neither settings nor topics: agents' processes import it as well.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -36,7 +39,24 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
+from dlq_stream.core.connection import Brokers, Connection, connection_to
 from dlq_stream.core.errors import BrokersUnavailable
+from dlq_stream.kafka_probe import problem_of
+from dlq_stream.kafka_security import client_options, refusal_of
+
+__all__ = [
+    "UNREACHABLE",
+    "admin_client",
+    "client_options",
+    "no_topic_creation",
+    "on_coordinator_lost",
+    "reader",
+    "rights",
+    "split_brokers",
+    "stop_consumer",
+    "wait_for_brokers",
+    "writer",
+]
 
 log = logging.getLogger(__name__)
 
@@ -144,25 +164,26 @@ def on_coordinator_lost(client: AIOKafkaClient, told: Callable[[], None]) -> Non
     client.on_lost = lost
 
 
-def split_brokers(brokers: str | Sequence[str]) -> list[str]:
-    """``"a:9092, b:9092"`` as a list of addresses."""
-    parts: Iterable[str] = brokers.split(",") if isinstance(brokers, str) else brokers
-    return [part.strip() for part in parts if part.strip()]
+def split_brokers(brokers: Brokers) -> list[str]:
+    """``"a:9092, b:9092"`` as a list of addresses, for messages: a client takes `client_options`."""
+    return list(connection_to(brokers).brokers)
 
 
-async def wait_for_brokers(brokers: str | Sequence[str], wait_seconds: float) -> None:
-    """Return as soon as one of ``brokers`` answers a metadata request.
+async def wait_for_brokers(brokers: Brokers, wait_seconds: float) -> None:
+    """Return as soon as one of ``brokers`` lets us in and answers a metadata request.
 
     Raises BrokersUnavailable, naming the addresses and the last problem, after ``wait_seconds``; there is always one
-    try.  Tries are made quietly: aiokafka's own would log an error each.
+    try.  Raises ConfigurationError at once where TLS or authentication fails, which no waiting changes.  Tries are made
+    quietly: aiokafka's own would log an error each.
     """
-    addresses = split_brokers(brokers)
+    connection = connection_to(brokers)
     deadline = time.monotonic() + wait_seconds
     waiting = False
     while True:
         problem = ""
-        for address in addresses:
-            problem = await _problem_of(address, max(1.0, deadline - time.monotonic()))
+        for address in connection.brokers:
+            seconds = min(CONNECT_SECONDS_MAX, max(1.0, deadline - time.monotonic()))
+            problem = await problem_of(address, connection.security, seconds)
             if not problem:
                 return
         if not waiting:
@@ -170,56 +191,63 @@ async def wait_for_brokers(brokers: str | Sequence[str], wait_seconds: float) ->
             waiting = True
         if time.monotonic() + _RETRY_SECONDS >= deadline:
             raise BrokersUnavailable(
-                f"no Kafka broker answered at {', '.join(addresses)} within {wait_seconds:g} s ({problem}); "
+                f"no Kafka broker answered at {', '.join(connection.brokers)} within {wait_seconds:g} s ({problem}); "
                 f"check --brokers / DLQ_BROKERS and that Kafka is up"
             )
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _problem_of(address: str, seconds: float) -> str:
-    """Why ``address`` does not answer as a Kafka broker; empty where it does."""
-    host, _, port = address.rpartition(":") if ":" in address else (address, ":", "9092")
-    seconds = min(seconds, CONNECT_SECONDS_MAX)
+async def _start(client: Any, connection: Connection) -> None:
+    """Start a client; where none of the addresses would do, say which and why if that is final."""
     try:
-        async with asyncio.timeout(seconds):
-            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            writer.close()
-        client = AIOKafkaClient(bootstrap_servers=address, request_timeout_ms=int(seconds * 1000))
-        try:
-            async with asyncio.timeout(seconds):
-                await client.bootstrap()
-        finally:
-            await client.close()
-    except TimeoutError:
-        return f"{address}: no answer"
-    except (OSError, KafkaError, ValueError) as error:
-        return f"{address}: {error}"
-    return ""
+        await client.start()
+    except KafkaConnectionError:
+        for address in connection.brokers:
+            await problem_of(address, connection.security, CONNECT_SECONDS_MAX)
+        raise
+
+
+@contextmanager
+def rights(topic: str, group: str = "Read") -> Iterator[None]:
+    """Say of a refusal which operation on which resource was meant: ``topic`` and ``group`` are what is done to these.
+
+    Raises NotAllowed then.
+    """
+    try:
+        yield
+    except KafkaError as error:
+        refusal = refusal_of(error, topic=topic, group=group)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 @asynccontextmanager
-async def admin_client(brokers: str | Sequence[str], *, request_timeout_ms: int = 15_000) -> AsyncIterator[Any]:
+async def admin_client(brokers: Brokers, *, request_timeout_ms: int = 15_000) -> AsyncIterator[Any]:
     """A started `AIOKafkaAdminClient` that creates topics only when told to, closed at the end."""
+    connection = connection_to(brokers)
     client = no_topic_creation(
         AIOKafkaAdminClient(
-            bootstrap_servers=split_brokers(brokers),
-            client_id="dlq-stream-admin",
-            request_timeout_ms=request_timeout_ms,
+            **client_options(connection), client_id="dlq-stream-admin", request_timeout_ms=request_timeout_ms
         )
     )
     try:
-        await client.start()
+        await _start(client, connection)
         yield client
     finally:
         await client.close()
 
 
 @asynccontextmanager
-async def reader(brokers: str | Sequence[str], *, group: str | None = None) -> AsyncIterator[Any]:
-    """A started `AIOKafkaConsumer` for bytes at ``read_committed``, without subscription and without commits."""
+async def reader(brokers: Brokers, *, group: str | None = None) -> AsyncIterator[Any]:
+    """A started `AIOKafkaConsumer` for bytes at ``read_committed``, without subscription and without commits.
+
+    A topic that may not be read is NotAllowed.
+    """
+    connection = connection_to(brokers)
     consumer = no_topic_creation(
         AIOKafkaConsumer(
-            bootstrap_servers=split_brokers(brokers),
+            **client_options(connection),
             client_id="dlq-stream-reader",
             group_id=group,
             isolation_level="read_committed",
@@ -228,8 +256,9 @@ async def reader(brokers: str | Sequence[str], *, group: str | None = None) -> A
         )
     )
     try:
-        await consumer.start()
-        yield consumer
+        with rights(topic="Read"):
+            await _start(consumer, connection)
+            yield consumer
     finally:
         await stop_consumer(consumer)
 
@@ -251,11 +280,15 @@ async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
 
 
 @asynccontextmanager
-async def writer(brokers: str | Sequence[str], **options: Any) -> AsyncIterator[Any]:
-    """A started idempotent `AIOKafkaProducer` (acks=all) for bytes; ``options`` go to aiokafka."""
+async def writer(brokers: Brokers, **options: Any) -> AsyncIterator[Any]:
+    """A started idempotent `AIOKafkaProducer` (acks=all) for bytes; ``options`` go to aiokafka.
+
+    A topic or transactional id that may not be written to is NotAllowed.
+    """
+    connection = connection_to(brokers)
     producer = no_topic_creation(
         AIOKafkaProducer(
-            bootstrap_servers=split_brokers(brokers),
+            **client_options(connection),
             client_id="dlq-stream-writer",
             enable_idempotence=True,
             acks="all",
@@ -263,7 +296,8 @@ async def writer(brokers: str | Sequence[str], **options: Any) -> AsyncIterator[
         )
     )
     try:
-        await producer.start()
-        yield producer
+        with rights(topic="Write"):
+            await _start(producer, connection)
+            yield producer
     finally:
         await producer.stop()

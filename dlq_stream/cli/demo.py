@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from typing import Any
 
@@ -12,6 +13,8 @@ from dlq_stream.cli.options import settings_options
 from dlq_stream.cli.run import need_extras, run
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import ConnectionSettings, DemoSettings
+from dlq_stream.settings.model import SECURITY_NAMES
+from dlq_stream.settings.sources import CONFIG, PREFIX
 
 
 @click.command("demo")
@@ -30,10 +33,16 @@ def _demo(settings: Settings) -> int:
     need_extras("demo", *(["worker", "demo"] if is_terminal else ["worker"]))
     from dlq_stream.demo.run import Options, demonstrate
 
+    given = settings.connection if "brokers" in settings.model_fields_set else None
+    # Its processes read from the environment, and from nothing else, how the brokers let them in.
+    for name in (CONFIG, *SECURITY_NAMES.values()):
+        os.environ.pop(f"{PREFIX}{name.upper()}", None)
+    os.environ.update(settings.security_variables() if given else {})
+
     return asyncio.run(
         demonstrate(
             Options(
-                brokers=settings.brokers if "brokers" in settings.model_fields_set else None,
+                brokers=given,
                 seconds=settings.demo_seconds,
                 rate=settings.demo_rate,
                 is_terminal=is_terminal,

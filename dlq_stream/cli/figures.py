@@ -53,11 +53,11 @@ class Figures:
 
 async def read_figures(settings: Settings) -> Figures:
     """Read them.  Raises BrokersUnavailable, and ConfigurationError where the app's topics do not exist."""
-    await wait_for_brokers(settings.brokers, settings.wait_seconds)
+    await wait_for_brokers(settings.connection, settings.wait_seconds)
     topics = AppTopics(settings.app_id)
     table = stats.TABLE.changelog(settings.app_id)
     intake = {"failures": topics.failures, "commands": topics.commands}
-    async with admin_client(settings.brokers) as admin:
+    async with admin_client(settings.connection) as admin:
         cluster = Cluster(admin)
         found = await cluster.describe([table, *intake.values()])
         missing = sorted({table, *intake.values()} - set(found))
@@ -66,7 +66,7 @@ async def read_figures(settings: Settings) -> Figures:
                 f"topic {missing[0]} does not exist; check app_id {settings.app_id!r}, or run `dlq-stream init`"
             )
         committed = await cluster.offsets(settings.app_id)
-    async with reader(settings.brokers) as consumer:
+    async with reader(settings.connection) as consumer:
         rows = await read_table(consumer, table, found[table].partitions)
         lag = {name: await _lag(consumer, topic, found[topic].partitions, committed) for name, topic in intake.items()}
     rows.pop(MARKER_KEY, None)

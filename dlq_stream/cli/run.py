@@ -20,6 +20,7 @@ from aiokafka.errors import (
 from dlq_stream import logs
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, UnsupportedFormat
 from dlq_stream.kafka import UNREACHABLE
+from dlq_stream.kafka_security import refusal_of
 from dlq_stream.settings import Settings, load, remarks
 
 EXIT_FAILED: Final = 1
@@ -87,7 +88,7 @@ def guard(body: Callable[[], int]) -> NoReturn:
     except BrokersUnavailable as error:
         fail(str(error), EXIT_UNREACHABLE)
     except NOT_ALLOWED as error:
-        fail(f"the brokers refuse: {_words(error)}", EXIT_USAGE)
+        fail(str(refusal_of(error) or f"the brokers refuse: {_words(error)}"), EXIT_USAGE)
     except UNREACHABLE as error:
         fail(f"the brokers stopped answering: {_words(error)}", EXIT_UNREACHABLE)
     except (DLQError, KafkaError) as error:

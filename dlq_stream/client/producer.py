@@ -28,9 +28,10 @@ from aiokafka.errors import (
 )
 
 from dlq_stream.client.errors import NotStarted
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, Refused, TooLarge
+from dlq_stream.core.connection import Brokers
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed, Refused, TooLarge
 from dlq_stream.core.model import Headers
-from dlq_stream.kafka import UNREACHABLE, no_topic_creation, split_brokers
+from dlq_stream.kafka import UNREACHABLE, client_options, no_topic_creation
 
 REFUSALS_MAX = 3
 """A record is refused for good after so many answers that are no invitation to try again, each to a fresh producer."""
@@ -57,10 +58,10 @@ class AcknowledgedProducer:
     """See the module.  ``timeout_seconds`` bounds each of `start`, `write` and `stop`."""
 
     def __init__(
-        self, brokers: str, *, client_id: str, linger_ms: int, record_bytes_max: int, timeout_seconds: float
+        self, brokers: Brokers, *, client_id: str, linger_ms: int, record_bytes_max: int, timeout_seconds: float
     ) -> None:
         self._options: dict[str, Any] = {
-            "bootstrap_servers": split_brokers(brokers),
+            **client_options(brokers),
             "client_id": client_id,
             "linger_ms": linger_ms,
             "max_batch_size": min(BATCH_BYTES_MAX, record_bytes_max),
@@ -179,7 +180,9 @@ def _raise_what_is_final(topic: str, error: KafkaError, refusals: int) -> None:
     """Raise for what no further try cures."""
     if isinstance(error, _TOO_LARGE):
         raise TooLarge(f"{topic}: the brokers refused the record as too large") from error
-    if isinstance(error, TopicAuthorizationFailedError | InvalidTopicError):
-        raise ConfigurationError(f"{topic}: the brokers do not let us write there ({error!r}); grant Write") from error
+    if isinstance(error, TopicAuthorizationFailedError):
+        raise NotAllowed("Write", "topic", topic) from error
+    if isinstance(error, InvalidTopicError):
+        raise ConfigurationError(f"{topic}: the brokers do not take this name ({error!r}); set app_id") from error
     if refusals >= REFUSALS_MAX:
         raise Refused(f"{topic}: the brokers refused the record {refusals} times: {error!r}") from error

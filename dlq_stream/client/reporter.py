@@ -7,7 +7,7 @@ It keeps no state between calls but a connection: which message a failure belong
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,12 +17,13 @@ from dlq_stream.client.producer import AcknowledgedProducer
 from dlq_stream.client.report import Report, Reporting
 from dlq_stream.client.targets import Targets, look_at_topics
 from dlq_stream.core.commands import Succeeded, encode_command
+from dlq_stream.core.connection import Brokers, Security, connection_to
 from dlq_stream.core.errors import ConfigurationError, TooLarge
 from dlq_stream.core.header_values import group_bytes_max
 from dlq_stream.core.headers import record_size
 from dlq_stream.core.model import ErrorCategory, Record
 from dlq_stream.core.shown import shown
-from dlq_stream.kafka import split_brokers, wait_for_brokers
+from dlq_stream.kafka import wait_for_brokers
 
 
 class FailureReporter:
@@ -35,11 +36,12 @@ class FailureReporter:
     * ``linger_ms``: how long a report waits for others to share its batch.
     * ``record_bytes_max``: what the failures topic takes; None asks the brokers at the start.
     * ``timeout_seconds``: how long each of start, report, succeeded and stop may take.
+    * ``security``: how the brokers let us in; ``brokers`` may also be a `Connection`, which says both.
     """
 
     def __init__(
         self,
-        brokers: str | Sequence[str],
+        brokers: Brokers,
         group: str,
         *,
         outcomes: bool = True,
@@ -47,11 +49,12 @@ class FailureReporter:
         linger_ms: int = 5,
         record_bytes_max: int | None = None,
         timeout_seconds: float = 30.0,
+        security: Security | None = None,
     ) -> None:
         self.group = _checked_group(group)
         self.outcomes = outcomes
         self.app_id = app_id
-        self._brokers = ",".join(split_brokers(brokers))
+        self._brokers = connection_to(brokers, security)
         self._linger_ms = linger_ms
         self._record_bytes_max = record_bytes_max
         self._timeout_seconds = timeout_seconds

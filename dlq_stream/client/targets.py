@@ -11,7 +11,8 @@ from typing import Any
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, TopicAuthorizationFailedError, UnknownTopicOrPartitionError, for_code
 
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.core.connection import Brokers
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed
 from dlq_stream.kafka import UNREACHABLE, admin_client
 
 RECORD_BYTES_MAX_ASSUMED = 1_048_576 + 65_536
@@ -28,7 +29,7 @@ class Targets:
     commands: str | None
 
 
-async def look_at_topics(brokers: str, targets: Targets) -> int:
+async def look_at_topics(brokers: Brokers, targets: Targets) -> int:
     """Check that the topics are there; returns the largest record in bytes that the failures topic takes.
 
     Raises ConfigurationError for a topic that is missing or that we may not see, and BrokersUnavailable.
@@ -53,7 +54,7 @@ def _check(topic: str, code: int) -> None:
             f"topic {topic} does not exist: run `dlq-stream init --app-id {app_id}`, or set app_id"
         )
     if error is TopicAuthorizationFailedError:
-        raise ConfigurationError(f"topic {topic}: not authorised; grant Describe and Write")
+        raise NotAllowed("Write", "topic", topic)
     if error.retriable:
         raise BrokersUnavailable(f"topic {topic}: {error.__name__}")
     raise ConfigurationError(f"topic {topic}: {error.__name__}")

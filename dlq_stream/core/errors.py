@@ -11,6 +11,22 @@ class ConfigurationError(DLQError):
     """A setting, a topic or a version does not fit; the text names it, its value and the fix."""
 
 
+class NotAllowed(ConfigurationError):
+    """The brokers let us in, but do not let us do this: ``operation`` (an ACL's) on the resource of this kind and name.
+
+    Somebody has to grant it; waiting does not help.
+    """
+
+    def __init__(self, operation: str, kind: str, name: str) -> None:
+        super().__init__(
+            f"not allowed: {operation} on {kind} {name}; grant it to this client's user "
+            "(`dlq-stream init --print-acls` lists what each role needs)"
+        )
+        self.operation = operation
+        self.kind = kind
+        self.name = name
+
+
 class MalformedEvent(DLQError):
     """A failure event or command that cannot be understood; it is quarantined with this text as the reason."""
 

@@ -22,7 +22,7 @@ from dlq_stream.client.delivery import delivery_of
 from dlq_stream.demo.backend import SensorBackend
 from dlq_stream.demo.events import validated
 from dlq_stream.demo.plan import Plan
-from dlq_stream.kafka import no_topic_creation, split_brokers, writer
+from dlq_stream.kafka import client_options, no_topic_creation, writer
 
 RECORDS_AT_ONCE_MAX = 500
 POLL_MS = 200
@@ -65,7 +65,7 @@ async def consume(plan: Plan, stop: asyncio.Event) -> None:
     consumer = no_topic_creation(
         AIOKafkaConsumer(
             plan.source,
-            bootstrap_servers=split_brokers(plan.brokers),
+            **client_options(plan.connection),
             group_id=plan.group,
             isolation_level="read_committed",
             auto_offset_reset="earliest",
@@ -73,8 +73,8 @@ async def consume(plan: Plan, stop: asyncio.Event) -> None:
         )
     )
     async with (
-        FailureReporter(plan.brokers, plan.group, app_id=plan.app_id) as reporter,
-        writer(plan.brokers, linger_ms=5) as results,
+        FailureReporter(plan.connection, plan.group, app_id=plan.app_id) as reporter,
+        writer(plan.connection, linger_ms=5) as results,
     ):
         agent = HeatAgent(plan, reporter, results)
         await consumer.start()

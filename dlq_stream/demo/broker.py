@@ -22,6 +22,7 @@ from aiokafka.protocol.admin import DeleteGroupsRequest
 from aiokafka.protocol.group import LeaveGroupRequest
 
 import dlq_stream
+from dlq_stream.core.connection import Connection
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError
 from dlq_stream.demo.plan import PARTITIONS, Plan
 from dlq_stream.demo.supervisor import run_to_end
@@ -57,11 +58,11 @@ def launcher() -> Path:
 
 
 @asynccontextmanager
-async def broker(given: str | None, directory: Path, wait_seconds: float) -> AsyncIterator[Broker]:
+async def broker(given: Connection | None, directory: Path, wait_seconds: float) -> AsyncIterator[Broker]:
     """A Kafka for one run.  Raises BrokersUnavailable where the given one does not answer in time."""
     if given:
         await wait_for_brokers(given, wait_seconds)
-        yield Broker(given, is_ours=False, origin="given")
+        yield Broker(str(given), is_ours=False, origin="given")
         return
     script = launcher()
     code, said = await _launch(script, "status")
@@ -89,7 +90,7 @@ async def _launch(script: Path, *arguments: str) -> tuple[int, str]:
 async def create_topics(plan: Plan) -> None:
     """The topics of the business; the brokers stamp them, so that all instants compared are the brokers'."""
     tuning = {"message.timestamp.type": "LogAppendTime"}
-    async with admin_client(plan.brokers) as admin:
+    async with admin_client(plan.connection) as admin:
         await Cluster(admin).create(
             [PlannedTopic(name, PARTITIONS, -1, (), tuning) for name in (plan.source, plan.results)]
         )
@@ -98,7 +99,7 @@ async def create_topics(plan: Plan) -> None:
 async def wait_for_members(plan: Plan, members: int, seconds_max: float) -> bool:
     """Wait until so many workers share the app's partitions; False where that takes too long."""
     deadline = time.monotonic() + seconds_max
-    async with admin_client(plan.brokers) as admin:
+    async with admin_client(plan.connection) as admin:
         while time.monotonic() < deadline:
             with suppress(KafkaError):
                 state, found = await _members(admin, plan.app_id)
@@ -113,7 +114,7 @@ async def delete_traces(plan: Plan) -> list[str]:
     deadline = time.monotonic() + CLEANUP_SECONDS_MAX
     left: list[str] = []
     prefix = f"{plan.name}-"
-    async with admin_client(plan.brokers) as admin:
+    async with admin_client(plan.connection) as admin:
         for group in sorted(name for name, *_ in await admin.list_consumer_groups() if name.startswith(prefix)):
             left += await _delete_group(admin, group, deadline)
         topics = sorted(name for name in await admin.list_topics() if name.startswith(prefix))

@@ -148,7 +148,7 @@ class Demo:
         return time.monotonic() - started
 
     async def _follow(self) -> None:
-        async with aclosing(follow(self.plan.brokers, self.ledger.topics)) as batches:
+        async with aclosing(follow(self.plan.connection, self.ledger.topics)) as batches:
             async for records in batches:
                 self.ledger.add(records)
 

@@ -11,8 +11,12 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
+from dlq_stream.core.connection import Connection
 from dlq_stream.core.destinations import dead_letter_topic
 from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.settings import load
+from dlq_stream.settings.model import SECURITY_NAMES
+from dlq_stream.settings.sources import PREFIX
 from dlq_stream.topics.names import AppTopics
 
 PARTITIONS = 4
@@ -39,6 +43,11 @@ class Plan:
     seconds: float
     rate: float
     start_ms: int
+
+    @property
+    def connection(self) -> Connection:
+        """The brokers, and how they let us in: that is in the environment, since passwords are no command line's."""
+        return load({"brokers": self.brokers}).connection
 
     @property
     def app_id(self) -> str:
@@ -122,8 +131,9 @@ def retry_policy() -> RetryPolicy:
 
 
 def worker_environment(inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a worker: the shortened policy, and none of the user's own DLQ_ settings but the brokers'."""
-    kept = {key: value for key, value in inherited.items() if not key.startswith("DLQ_")}
+    """The environment of a worker: the shortened policy, and of the user's own settings how the brokers let us in."""
+    security = {f"{PREFIX}{name.upper()}" for name in SECURITY_NAMES.values()}
+    kept = {key: value for key, value in inherited.items() if not key.startswith(PREFIX) or key in security}
     return kept | {
         "DLQ_MAX_RETRIES": str(MAX_RETRIES),
         "DLQ_INITIAL_BACKOFF_SECONDS": str(INITIAL_BACKOFF_MS / 1000),

@@ -24,7 +24,7 @@ UNACKNOWLEDGED_MAX = 5_000
 
 async def produce(plan: Plan, stop: asyncio.Event) -> int:
     """Write what is due at each tick until all is written or ``stop`` is set; returns the number of events."""
-    async with writer(plan.brokers, linger_ms=5) as kafka:
+    async with writer(plan.connection, linger_ms=5) as kafka:
         sent: deque[Awaitable[Any]] = deque()
         number = 0
         while number < plan.events_planned and not stop.is_set():

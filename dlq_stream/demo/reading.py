@@ -12,6 +12,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
+from dlq_stream.core.connection import Brokers
 from dlq_stream.core.errors import BrokersUnavailable
 from dlq_stream.core.model import Record
 from dlq_stream.kafka import admin_client, reader
@@ -23,7 +24,7 @@ LOOK_AGAIN_SECONDS = 1.0
 """How soon `follow` notices a topic that did not exist before."""
 
 
-async def read_all(brokers: str, topics: Collection[str]) -> dict[str, list[Record]]:
+async def read_all(brokers: Brokers, topics: Collection[str]) -> dict[str, list[Record]]:
     """Every committed record of each topic, in order per partition; a topic that does not exist is empty.
 
     Raises BrokersUnavailable where that takes longer than `READ_SECONDS_MAX`.
@@ -35,7 +36,7 @@ async def read_all(brokers: str, topics: Collection[str]) -> dict[str, list[Reco
         raise BrokersUnavailable(f"{', '.join(topics)} could not be read within {READ_SECONDS_MAX:g} s") from None
 
 
-async def _read_all(brokers: str, topics: Collection[str]) -> dict[str, list[Record]]:
+async def _read_all(brokers: Brokers, topics: Collection[str]) -> dict[str, list[Record]]:
     found: dict[str, list[Record]] = {topic: [] for topic in topics}
     async with admin_client(brokers) as admin, reader(brokers) as consumer:
         partitions = await _partitions(admin, topics)
@@ -52,7 +53,7 @@ async def _read_all(brokers: str, topics: Collection[str]) -> dict[str, list[Rec
     return found
 
 
-async def follow(brokers: str, topics: Collection[str]) -> AsyncGenerator[Sequence[Record], None]:
+async def follow(brokers: Brokers, topics: Collection[str]) -> AsyncGenerator[Sequence[Record], None]:
     """Batches as they arrive, for as long as the caller asks; an empty batch says that nothing did."""
     async with admin_client(brokers) as admin, reader(brokers) as consumer:
         followed: list[TopicPartition] = []

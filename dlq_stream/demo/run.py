@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlq_stream.core.connection import Connection
 from dlq_stream.core.errors import DLQError
 from dlq_stream.demo.broker import Broker, broker, create_topics, delete_traces
 from dlq_stream.demo.course import Demo, dlq_stream_command, pairs
@@ -30,7 +31,7 @@ from dlq_stream.demo.verdict import Evidence, judge
 class Options:
     """What the command line says.  No ``brokers``: start Kafka.  ``seed`` None: a new one, which the end names."""
 
-    brokers: str | None = None
+    brokers: Connection | None = None
     seconds: float = 60.0
     rate: float = 50.0
     is_terminal: bool = True
@@ -105,7 +106,7 @@ async def judged(plan: Plan, directory: Path, options: Options, interruption: In
         with keys(options.is_terminal, demo.pressed):
             drain_seconds = await demo.run()
     plan = demo.plan
-    found = await read_all(plan.brokers, demo.ledger.topics)
+    found = await read_all(plan.connection, demo.ledger.topics)
     evidence = Evidence(found[plan.source], found[plan.results], found[plan.dead_letters], found[plan.failures])
     return Outcome(
         plan=plan,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from dlq_stream.core.decide import EscalationReason
+from dlq_stream.core.errors import NotAllowed
 from dlq_stream.core.transaction import UNAVAILABLE
 from dlq_stream.runtime.outcomes import Rejected
 from dlq_stream.runtime.ports import TOO_LARGE, Destinations, Refusal, Unavailable
@@ -31,7 +33,7 @@ class Lessons:
         self._own_prefix = own_prefix
 
     async def learn(self, tx: StagedTransaction, rejected: Rejected) -> None:
-        """Remember refusals; raises RuntimeError where our own topics are meant."""
+        """Remember refusals; raises NotAllowed or RuntimeError where our own topics are meant."""
         for refusal in rejected.refusals:
             if self._is_ours(refusal.topic):
                 await self._learn_of_ours(tx, refusal)
@@ -47,6 +49,8 @@ class Lessons:
 
     async def _learn_of_ours(self, tx: StagedTransaction, refusal: Refusal) -> None:
         """What one of our own topics takes is known when it is written, unless the brokers did not answer before."""
+        if refusal.reason == EscalationReason.NOT_AUTHORISED:
+            raise NotAllowed("Write", "topic", refusal.topic)
         if refusal.reason != TOO_LARGE or tx.destination(refusal.topic) is not None:
             raise RuntimeError(f"the brokers refuse our own topic {refusal.topic!r}: {refusal.reason}")
         await self._destinations.look_up({refusal.topic})

@@ -8,10 +8,30 @@ from __future__ import annotations
 
 from typing import Any
 
+from faust.auth import Credentials, OAuthCredentials, SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
+from dlq_stream.core.connection import Security
 from dlq_stream.kafka import no_topic_creation
+from dlq_stream.kafka_security import security_options
 from dlq_stream.runtime.consumer import Consumer
+
+
+def credentials_of(security: Security) -> Credentials | None:
+    """The same for Faust, which makes its consumer and producer itself; None where nothing is asked for."""
+    options = security_options(security)
+    context = options["ssl_context"]
+    if not security.uses_sasl:
+        return SSLCredentials(context) if security.uses_tls else None
+    provider = options.get("sasl_oauth_token_provider")
+    if provider is not None:
+        return OAuthCredentials(oauth_cb=provider, ssl_context=context)
+    return SASLCredentials(
+        username=options["sasl_plain_username"],
+        password=options["sasl_plain_password"],
+        mechanism=security.mechanism,
+        ssl_context=context,
+    )
 
 
 class Producer(driver.Producer):

@@ -10,9 +10,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from dlq_stream.core.connection import connection_to
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.core.masking import steps_of
 
@@ -46,6 +47,41 @@ class ConnectionSettings(Group):
     wait_seconds: float = Field(30.0, ge=0, le=86_400, allow_inf_nan=False)
     """Seconds to wait at the start for a broker that answers; after that the command ends with exit code 69."""
 
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers: SSL is TLS, SASL_ adds a user. Certificates and host names are always verified."""
+
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
+    """How the user is proved, for SASL_SSL and SASL_PLAINTEXT."""
+
+    sasl_username: str | None = None
+    """Name of the user, for all mechanisms but OAUTHBEARER."""
+
+    sasl_password: SecretStr | None = None
+    """Password of the user. Better in the environment or the settings file: others see a command line."""
+
+    sasl_token_provider: str | None = None
+    """What makes tokens for OAUTHBEARER: import path package.module:name of a callable that returns one."""
+
+    sasl_without_tls: bool = False
+    """Allow SASL_PLAINTEXT, where everybody on the way can read and alter what is sent, passwords included."""
+
+    ssl_cafile: Path | None = None
+    """PEM file of the certificate authorities to trust; unset: the system's."""
+
+    ssl_certfile: Path | None = None
+    """PEM file of this client's certificate, with its chain, where brokers ask for one."""
+
+    ssl_keyfile: Path | None = None
+    """PEM file of the certificate's private key; unset: it is in ssl_certfile."""
+
+    ssl_keypassword: SecretStr | None = None
+    """Password of the private key. Better in the environment or the settings file: others see a command line."""
+
+    @field_validator("security_protocol", "sasl_mechanism", mode="before")
+    @classmethod
+    def _upper_case(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
     @field_validator("brokers", mode="before")
     @classmethod
     def _list_of_brokers(cls, value: Any) -> Any:
@@ -54,14 +90,10 @@ class ConnectionSettings(Group):
     @field_validator("brokers")
     @classmethod
     def _addresses(cls, value: str) -> str:
-        addresses = [address.strip() for address in value.split(",") if address.strip()]
-        if not addresses:
-            raise ValueError("names no broker; write host:port, several separated by commas")
-        for address in addresses:
-            host, colon, port = address.rpartition(":")
-            if colon and not (host and port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
-                raise ValueError(f"{address!r} is not host:port with a port of 1 to 65535")
-        return ",".join(addresses)
+        try:
+            return str(connection_to(value))
+        except ConfigurationError as error:
+            raise ValueError(str(error).removeprefix("brokers: ")) from None
 
     @field_validator("app_id")
     @classmethod
@@ -259,6 +291,9 @@ class InitSettings(Group):
 
     init_source: Annotated[tuple[str, ...], NoDecode] = ()
     """Source topics to check, separated by commas: who else reads them, and what their failures need."""
+
+    init_print_acls: bool = False
+    """Print the rights that each role needs, as a table and as kafka-acls.sh commands, and do nothing else."""
 
     @field_validator("init_source", mode="before")
     @classmethod

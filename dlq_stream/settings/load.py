@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsError
 
+from dlq_stream.core.connection import InsecureOrInconsistent
 from dlq_stream.core.errors import ConfigurationError
-from dlq_stream.settings.model import Settings
+from dlq_stream.settings.model import SECURITY_NAMES, Settings
 from dlq_stream.settings.sources import PREFIX, file_named, nearest, option_of, read_file, unknown_variables
-from dlq_stream.settings.words import allowed_of, field_at, holder_of
+from dlq_stream.settings.words import allowed_of, field_at, holder_of, is_secret
 
 VALUE_CHARS_MAX = 80
 """Longer values are cut in error messages."""
@@ -36,6 +37,10 @@ def load(options: Mapping[str, Any] | None = None) -> Settings:
     except ConfigurationError as error:  # values that do not make a policy; the text begins with the field
         field = str(error).partition(":")[0].partition(".")[0].partition("[")[0]
         raise ConfigurationError(f"{error} ({_source([field], given)})") from error
+    try:
+        _ = settings.connection
+    except InsecureOrInconsistent as error:
+        raise ConfigurationError(f"{error} ({_source([SECURITY_NAMES[error.field]], given)})") from error
     return settings
 
 
@@ -58,11 +63,11 @@ def _sentence(detail: ErrorDetails, options: Mapping[str, Any]) -> str:
     if detail["type"] == "extra_forbidden":
         known = list(holder_of(location).model_fields)
         return f"{name} ({source}) is not a setting{nearest(str(location[-1]), known)}"
-    value = repr(detail["input"])
+    field = field_at(location)
+    value = "**********" if field is not None and is_secret(field) else repr(detail["input"])
     if len(value) > VALUE_CHARS_MAX:
         value = f"{value[:VALUE_CHARS_MAX]}..."
     message = detail["msg"].removeprefix("Value error, ")
-    field = field_at(location)
     allowed = f"; allowed: {text}" if field is not None and (text := allowed_of(field)) else ""
     return f"{name} = {value} ({source}): {message[:1].lower()}{message[1:]}{allowed}"
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, Final
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from dlq_stream.core.connection import Connection, InsecureOrInconsistent, Secret, Security, connection_to
 from dlq_stream.core.policy import Policies
 from dlq_stream.settings.groups import (
     ConnectionSettings,
@@ -22,6 +25,20 @@ from dlq_stream.settings.queues import BackoffSettings, QueueSettings, RuleSetti
 from dlq_stream.settings.sources import PREFIX, FileSource
 
 DAY_MS = 86_400_000
+
+SECURITY_NAMES: Final = {
+    "protocol": "security_protocol",
+    "mechanism": "sasl_mechanism",
+    "username": "sasl_username",
+    "password": "sasl_password",
+    "token_provider": "sasl_token_provider",
+    "allow_sasl_without_tls": "sasl_without_tls",
+    "cafile": "ssl_cafile",
+    "certfile": "ssl_certfile",
+    "keyfile": "ssl_keyfile",
+    "keypassword": "ssl_keypassword",
+}
+"""The fields of `Security` and the settings that they are."""
 
 
 class Settings(
@@ -81,6 +98,32 @@ class Settings(
         return policies_of(defaults, self.rules, self.by_error, self.queues)
 
     @property
+    def connection(self) -> Connection:
+        """The cluster and how to be let in: what every client is made from.
+
+        Raises `InsecureOrInconsistent`, in the names of the settings.
+        """
+        given = {field: _plain(getattr(self, name)) for field, name in SECURITY_NAMES.items()}
+        try:
+            return connection_to(self.brokers, Security(**given))
+        except InsecureOrInconsistent as error:
+            raise error.named(SECURITY_NAMES) from None
+
+    def security_variables(self) -> dict[str, str]:
+        """How the brokers let us in, as environment variables for processes that are started; secrets included."""
+        values = {name: getattr(self, name) for name in SECURITY_NAMES.values()}
+        return {
+            f"{PREFIX}{name.upper()}": value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+            for name, value in values.items()
+            if value
+        }
+
+    @property
     def retention_ms(self) -> int:
         """How long closed messages are kept, in milliseconds; at least 1."""
         return max(1, round(self.retention_days * DAY_MS))
+
+
+def _plain(value: Any) -> Any:
+    """Secrets of pydantic's as ours."""
+    return Secret(value.get_secret_value()) if isinstance(value, SecretStr) else value

@@ -6,7 +6,7 @@ import typing
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
 from dlq_stream.settings.model import Settings
@@ -18,6 +18,7 @@ _KINDS: dict[Any, str] = {
     str: "text",
     Path: "path",
     tuple[str, ...]: "list of text",
+    SecretStr: "text",
 }
 _CONSTRAINTS = ("ge", "gt", "le", "max_length", "pattern")
 
@@ -28,6 +29,11 @@ def type_of(field: FieldInfo) -> Any:
         return field.annotation
     parts = [part for part in typing.get_args(field.annotation) if part is not type(None)]
     return parts[0] if parts else field.annotation
+
+
+def is_secret(field: FieldInfo) -> bool:
+    """Whether the field's value is never shown."""
+    return type_of(field) is SecretStr
 
 
 def choices_of(field: FieldInfo) -> tuple[str, ...]:

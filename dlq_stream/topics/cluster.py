@@ -17,6 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
+    GroupAuthorizationFailedError,
     KafkaConnectionError,
     KafkaError,
     NodeNotReadyError,
@@ -24,7 +25,7 @@ from aiokafka.errors import (
 )
 from aiokafka.protocol.metadata import MetadataRequest
 
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed
 from dlq_stream.topics.plan import PlannedTopic
 
 SETTLE_SECONDS_MAX = 20.0
@@ -38,6 +39,7 @@ GROUPS_AT_ONCE_MAX = 16
 
 _POLL_SECONDS = 0.05
 _NO_ERROR, _UNKNOWN_TOPIC, _LEADER_NOT_AVAILABLE, _TOPIC_EXISTS = 0, 3, 5, 36
+_TOPIC_REFUSED, _CLUSTER_REFUSED = 29, 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class Cluster:
         return str(answer.get("cluster_id") or ""), [int(broker["node_id"]) for broker in answer["brokers"]]
 
     async def describe(self, names: Collection[str]) -> dict[str, Described]:
-        """The topics of ``names`` that exist.  Raises ConfigurationError where we may not look at one."""
+        """The topics of ``names`` that exist.  Raises NotAllowed where we may not look at one."""
         return self._described(await _answer_of(self._admin.describe_topics, list(names)) if names else [])
 
     def _described(self, topics: Iterable[Mapping[str, Any]]) -> dict[str, Described]:
@@ -71,6 +73,8 @@ class Cluster:
             name, code, partitions = topic["topic"], topic["error_code"], topic["partitions"]
             if code == _UNKNOWN_TOPIC:
                 continue
+            if code == _TOPIC_REFUSED:
+                raise NotAllowed("Describe", "topic", name)
             if code not in (_NO_ERROR, _LEADER_NOT_AVAILABLE):
                 raise ConfigurationError(f"topic {name}: the brokers refuse to describe it: {_words(code)}")
             copies = min((len(partition["replicas"]) for partition in partitions), default=0)
@@ -97,10 +101,12 @@ class Cluster:
         resources = [ConfigResource(kind, name) for name in names]
         for answer in await _answer_of(self._admin.describe_configs, resources):
             for code, message, _, name, entries in answer.resources:
+                if code in (_TOPIC_REFUSED, _CLUSTER_REFUSED):
+                    is_topic = kind is ConfigResourceType.TOPIC
+                    raise NotAllowed("DescribeConfigs", "topic" if is_topic else "cluster", name)
                 if code:
                     raise ConfigurationError(
-                        f"{kind.name.lower()} {name}: its settings cannot be read: {_words(code, message)}; "
-                        f"this client needs the permission DescribeConfigs"
+                        f"{kind.name.lower()} {name}: its settings cannot be read: {_words(code, message)}"
                     )
                 found[str(name)] = {entry[0]: entry[1] for entry in entries}
         return found
@@ -110,6 +116,9 @@ class Cluster:
         if not topics:
             return
         answer = await self._admin.create_topics([_new_topic(topic) for topic in topics])
+        refused = [name for name, code, *_ in answer.topic_errors if code in (_TOPIC_REFUSED, _CLUSTER_REFUSED)]
+        if refused:
+            raise NotAllowed("Create", "topic", ", ".join(refused))
         problems = [
             f"topic {name}: not created: {_words(code, *message)}"
             for name, code, *message in answer.topic_errors
@@ -160,7 +169,7 @@ class Cluster:
             async with gate:
                 try:
                     offsets = await self.offsets(group)
-                except KafkaError:
+                except (KafkaError, NotAllowed):
                     hidden.append(group)
                     return set()
             return {topic for topic, _ in offsets}
@@ -172,7 +181,7 @@ class Cluster:
         """What a group has committed, by topic and partition.
 
         A coordinator that is not there yet (a young cluster makes its topic of offsets on the first question) is
-        waited for.
+        waited for.  Raises NotAllowed where we may not look at the group.
         """
         deadline = time.monotonic() + SETTLE_SECONDS_MAX
         while True:
@@ -182,6 +191,8 @@ class Cluster:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(_POLL_SECONDS)
+            except GroupAuthorizationFailedError as error:
+                raise NotAllowed("Describe", "group", group) from error
             else:
                 return {(tp.topic, tp.partition): at.offset for tp, at in found.items() if at.offset >= 0}
 

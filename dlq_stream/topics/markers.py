@@ -18,10 +18,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import IllegalOperation, ProducerFenced
 
+from dlq_stream.core.connection import Brokers
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
 from dlq_stream.kafka import reader, writer
 from dlq_stream.tables import marker
 from dlq_stream.tables.marker import MARKER_KEY, Marker
+from dlq_stream.topics.names import AppTopics
 
 READ_SECONDS_MAX = 20.0
 """How long reading the first record of every changelog partition may take."""
@@ -97,7 +99,7 @@ def incarnations_of(markers: Markers) -> dict[str, str]:
     return found
 
 
-async def complete_markers(brokers: str, app_id: str, topics: Mapping[str, int]) -> int:
+async def complete_markers(brokers: Brokers, app_id: str, topics: Mapping[str, int]) -> int:
     """Write the markers that the changelogs ``topics`` lack; returns how many that were.
 
     What is missing is looked up again after the producer has started, which ends what another init left open and keeps
@@ -129,10 +131,10 @@ async def _until_complete(consumer: AIOKafkaConsumer, app_id: str, topics: Mappi
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _producer(brokers: str, app_id: str) -> AbstractAsyncContextManager[AIOKafkaProducer]:
+def _producer(brokers: Brokers, app_id: str) -> AbstractAsyncContextManager[AIOKafkaProducer]:
     return writer(
         brokers,
-        transactional_id=f"{app_id}-init",
+        transactional_id=AppTopics(app_id).init_transaction,
         transaction_timeout_ms=int(TRANSACTION_SECONDS_MAX * 1000),
         retry_backoff_ms=10,
     )

@@ -34,6 +34,16 @@ class AppTopics:
         return tuple(table.changelog(self.app_id) for table in TABLES)
 
     @property
+    def init_transaction(self) -> str:
+        """The transactional id with which `init` writes."""
+        return f"{self.app_id}-init"
+
+    @property
+    def worker_transactions(self) -> str:
+        """What the workers' transactional ids begin with; the number of a partition follows."""
+        return f"{self.app_id}-p"
+
+    @property
     def all(self) -> tuple[str, ...]:
         """All of them."""
         return (self.failures, self.commands, self.quarantine, *self.changelogs)

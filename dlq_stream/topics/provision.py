@@ -51,10 +51,10 @@ async def create_or_verify(settings: Settings, sources: Sequence[str] = ()) -> P
     Idempotent: run again, it completes what an interrupted run left and changes nothing else.  Raises
     ConfigurationError (a topic does not fit or cannot be created) and BrokersUnavailable.
     """
-    await wait_for_brokers(settings.brokers, settings.wait_seconds)
+    await wait_for_brokers(settings.connection, settings.wait_seconds)
     done = Provisioned()
     topics = AppTopics(settings.app_id)
-    async with admin_client(settings.brokers) as admin:
+    async with admin_client(settings.connection) as admin:
         cluster = Cluster(admin)
         _, brokers = await cluster.id_and_brokers()
         copies = await _copies_to_come(cluster, settings, brokers)
@@ -72,7 +72,9 @@ async def create_or_verify(settings: Settings, sources: Sequence[str] = ()) -> P
         described = await cluster.describe(topics.all)
         await _raise_mismatches(cluster, settings, described, complete=True)
         done.warnings = _warnings(settings, described, len(brokers))
-        done.markers_written = await complete_markers(settings.brokers, settings.app_id, _changelogs(topics, described))
+        done.markers_written = await complete_markers(
+            settings.connection, settings.app_id, _changelogs(topics, described)
+        )
         if sources:
             done.sources = await prepare_sources(cluster, settings, list(dict.fromkeys(sources)), copies)
     return done
@@ -84,15 +86,15 @@ async def verify(settings: Settings) -> Verified:
     Waits for brokers for ``wait_seconds`` and raises BrokersUnavailable after that; raises UnsupportedFormat where the
     changelogs hold rows of a newer major version.
     """
-    await wait_for_brokers(settings.brokers, settings.wait_seconds)
+    await wait_for_brokers(settings.connection, settings.wait_seconds)
     topics = AppTopics(settings.app_id)
-    async with admin_client(settings.brokers) as admin:
+    async with admin_client(settings.connection) as admin:
         cluster = Cluster(admin)
         cluster_id, brokers = await cluster.id_and_brokers()
         described = await cluster.describe(topics.all)
         await _raise_mismatches(cluster, settings, described, complete=True)
         configs = await cluster.configs(topics.changelogs)
-    async with reader(settings.brokers) as consumer:
+    async with reader(settings.connection) as consumer:
         markers = await read_markers(consumer, settings.app_id, _changelogs(topics, described))
     return Verified(
         cluster_id=cluster_id,

@@ -6,13 +6,16 @@ import asyncio
 import os
 import socket
 import time
+from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from dlq_stream.core.classification import Classifier
+from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.engine import Engine
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
+from dlq_stream.kafka_security import refusal_of
 from dlq_stream.runtime.app import App
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.crash import Refuse, crash
@@ -27,6 +30,7 @@ from dlq_stream.runtime.producer import KafkaProducer
 from dlq_stream.runtime.rocks import RocksStore
 from dlq_stream.runtime.standby import Standby
 from dlq_stream.runtime.topic_source import KafkaTopicSource
+from dlq_stream.runtime.transport import credentials_of
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics, Verified
 from dlq_stream.topics.sources import readers_of
@@ -90,7 +94,7 @@ class WorkerApp(App):
         return Partition(
             Identification(number, settings.partitions, generation, settings.app_id),
             producer=KafkaProducer(
-                f"{settings.app_id}-p{number}",
+                f"{AppTopics(settings.app_id).worker_transactions}{number}",
                 group=settings.app_id,
                 partition=number,
                 options=options,
@@ -131,7 +135,7 @@ class WorkerApp(App):
 def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple[WorkerApp, Engine]:
     """The app without agents and timers, and the engine that these use."""
     options = {"Worker": process, **faust_settings(settings)}
-    app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=crash, **options)
+    app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=refuse_or_crash(refuse), **options)
     app.owner = Owner(
         new_partition=app.new_partition,
         new_standby=app.new_standby,
@@ -154,6 +158,18 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
     app.task(collect_now_and_then)
     app.task(app.give_memory_back)
     return app, engine
+
+
+def refuse_or_crash(refuse: Refuse) -> Callable[[str, BaseException], NoReturn]:
+    """How a worker ends where something went wrong: what lacks a right or a setting is not cured by starting again."""
+
+    def end(where: str, error: BaseException) -> NoReturn:
+        known = error if isinstance(error, ConfigurationError) else refusal_of(error)
+        if known is not None:
+            refuse(known)
+        crash(where, error)
+
+    return end
 
 
 def engine_of(settings: Settings, observer: Observer) -> Engine:
@@ -179,8 +195,8 @@ def engine_of(settings: Settings, observer: Observer) -> Engine:
 
 
 def kafka_options(settings: Settings) -> dict[str, Any]:
-    """Addresses (and, one day, security) for every client of ours."""
-    return {"bootstrap_servers": split_brokers(settings.brokers), "client_id": f"{settings.app_id}-worker"}
+    """Addresses, security and name for every client of ours."""
+    return {**client_options(settings.connection), "client_id": f"{settings.app_id}-worker"}
 
 
 def web_settings(settings: Settings) -> dict[str, Any]:
@@ -203,7 +219,8 @@ def faust_settings(settings: Settings) -> dict[str, Any]:
     """Faust's settings that follow from ours."""
     fetch_bytes = settings.buffer_bytes_max // (4 * settings.partitions)  # one for each partition of both inputs: half
     return {
-        "broker": ";".join(f"kafka://{address}" for address in split_brokers(settings.brokers)),
+        "broker": ";".join(f"kafka://{address}" for address in settings.connection.brokers),
+        "broker_credentials": credentials_of(settings.connection.security),
         "datadir": Path(settings.data_dir) / settings.app_id,
         "topic_partitions": settings.partitions,
         "table_standby_replicas": settings.standby_replicas,

@@ -11,7 +11,7 @@ from subprocess import PIPE
 
 import click
 import pytest
-from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError, UnknownError
+from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, TopicAuthorizationFailedError, UnknownError
 from click.testing import CliRunner, Result
 
 from dlq_stream import __version__
@@ -220,7 +220,8 @@ def test_signals_are_as_they_were_after_a_command() -> None:
     [
         (ConfigurationError("the fix"), 2, "the fix"),
         (UnsupportedFormat("upgrade"), 2, "upgrade"),
-        (TopicAuthorizationFailedError("t"), 2, "the brokers refuse: TopicAuthorizationFailedError"),
+        (TopicAuthorizationFailedError("t"), 2, "not allowed: Read or Write on topic t"),
+        (AuthenticationFailedError("who?"), 2, "the brokers refuse: AuthenticationFailedError"),
         (BrokersUnavailable("nobody"), 69, "nobody"),
         (KafkaConnectionError("gone"), 69, "the brokers stopped answering"),
         (TimeoutError(), 69, "the brokers stopped answering: TimeoutError"),
