@@ -21,6 +21,13 @@ from dlq_stream.settings.groups import ConnectionSettings, InitSettings, LogSett
     metavar="TOPIC...",
     help=help_of("init_source", InitSettings.model_fields["init_source"]),
 )
+@click.option(
+    "--print-acls",
+    "init_print_acls",
+    is_flag=True,
+    default=None,
+    help=help_of("init_print_acls", InitSettings.model_fields["init_print_acls"]),
+)
 @click.argument("more_sources", nargs=-1, metavar="")
 @settings_options(ConnectionSettings, TopicSettings, RetrySettings, LogSettings)
 def command(init_source: tuple[str, ...], more_sources: tuple[str, ...], **options: Any) -> None:
@@ -36,6 +43,11 @@ def command(init_source: tuple[str, ...], more_sources: tuple[str, ...], **optio
 
 
 def _init(settings: Settings) -> int:
+    if settings.init_print_acls:
+        from dlq_stream.topics.acls import rights_of, script
+
+        click.echo("\n".join(script(settings, rights_of(settings, settings.init_source))))
+        return 0
     from dlq_stream.topics import create_or_verify
 
     done = asyncio.run(create_or_verify(settings, settings.init_source))
