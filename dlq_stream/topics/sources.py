@@ -62,7 +62,7 @@ async def prepare_sources(
 
 async def readers_of(settings: Settings, topics: Collection[str]) -> tuple[dict[str, list[str]], list[str]]:
     """The consumer groups with committed offsets, by topic; and the groups that we may not look at."""
-    async with admin_client(settings.brokers) as admin:
+    async with admin_client(settings.connection) as admin:
         return await Cluster(admin).groups_of(topics)
 
 
