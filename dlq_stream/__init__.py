@@ -8,17 +8,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlq_stream.client import FailureReporter
+    from dlq_stream.client import FailureReporter, Permanent, RetryAfter, SyncFailureReporter
     from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 
     __version__: str
 
-__all__ = ["DLQMessageStatus", "ErrorCategory", "FailureReporter", "__version__"]
+__all__ = [
+    "DLQMessageStatus",
+    "ErrorCategory",
+    "FailureReporter",
+    "Permanent",
+    "RetryAfter",
+    "SyncFailureReporter",
+    "__version__",
+]
 
 _HOMES = {
     "DLQMessageStatus": "dlq_stream.core.model",
     "ErrorCategory": "dlq_stream.core.model",
     "FailureReporter": "dlq_stream.client",
+    "Permanent": "dlq_stream.client",
+    "RetryAfter": "dlq_stream.client",
+    "SyncFailureReporter": "dlq_stream.client",
 }
 
 

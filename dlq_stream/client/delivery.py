@@ -18,11 +18,15 @@ from dlq_stream.core.model import Origin, Record
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A retry: of which message (32 hex digits), the how-maniest (1 is the first), and whether our group is meant."""
+    """A retry: of which message (32 hex digits), the how-maniest (1 is the first), and whether our group is meant.
+
+    ``masked``: parts of the record were masked when its failure was reported; it is not the original to the letter.
+    """
 
     message_id: str
     attempt: int
     for_this_group: bool
+    masked: bool = False
 
 
 def delivery_of(record: Record, group: str) -> Delivery | None:
@@ -35,7 +39,8 @@ def delivery_of(record: Record, group: str) -> Delivery | None:
         return None
     if attempt < 1:
         return None
-    return Delivery(id_.hex(), attempt, (own.get(names.GROUP) or b"") == group.encode())
+    masked = any(name == names.MASKED for name, _ in record.headers)
+    return Delivery(id_.hex(), attempt, (own.get(names.GROUP) or b"") == group.encode(), masked)
 
 
 def own_headers(record: Record) -> dict[str, bytes | None]:

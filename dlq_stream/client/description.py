@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from types import FrameType, TracebackType
 from typing import Any
 
+from dlq_stream.client.errors import Permanent, RetryAfter
 from dlq_stream.core.header_values import error_message_chars_max, error_stacktrace_bytes_max
+from dlq_stream.core.masking import Secrets
 
 TYPE_CHARS_MAX = 200
 """A class name longer than this is cut."""
@@ -59,15 +61,33 @@ class Description:
     causes: tuple[str, ...]
 
 
-def describe(error: object) -> Description:
-    """What ``error`` says; it need not even be an exception.  ``causes`` are nearest first, without repeats."""
+NO_SECRETS = Secrets()
+
+
+def describe(error: object, secrets: Secrets = NO_SECRETS) -> Description:
+    """What ``error`` says, but no ``secrets``; it need not even be an exception.  ``causes``: nearest first, once each.
+
+    Of a `Permanent` or `RetryAfter` that was raised from another error, that error is what people want to see: types,
+    causes and message are its own, the message behind the reason that was given.  The stack trace shows both.
+    """
     chain = list(_chain(error))
+    subject, causes, reason = error, chain[1:], ""
+    if is_verdict(error) and causes and causes[0][1] is _DIRECT:
+        subject, causes, reason = causes[0][0], causes[1:], _reason_of(error)
+    message = _message_of(subject, error_message_chars_max, secrets)
+    if reason:
+        message = f"{secrets.hide(reason)}: {message}"[:error_message_chars_max] if message else secrets.hide(reason)
     return Description(
-        types=_types_of(type(error)),
-        message=_message_of(error, error_message_chars_max),
-        stacktrace=_stacktrace_of(chain) if _is_exception(error) else b"",
-        causes=tuple(dict.fromkeys(_name_of(type(cause)) for cause, _ in chain[1:]))[:TYPES_MAX],
+        types=_types_of(type(subject)),
+        message=message,
+        stacktrace=_stacktrace_of(chain, secrets) if _is_exception(error) else b"",
+        causes=tuple(dict.fromkeys(_name_of(type(cause)) for cause, _ in causes))[:TYPES_MAX],
     )
+
+
+def is_verdict(error: object) -> bool:
+    """Whether a handler overrules policy with it."""
+    return issubclass(type(error), Permanent | RetryAfter)
 
 
 def encodable(text: str) -> str:
@@ -93,14 +113,24 @@ def _name_of(cls: type) -> str:
     return name[-TYPE_CHARS_MAX:]
 
 
-def _message_of(error: object, chars_max: int) -> str:
+def _reason_of(error: Any) -> str:
+    try:
+        reason = error.reason
+    except Exception:  # a subclass of someone's own
+        return ""
+    return encodable(str.__getitem__(reason, slice(0, error_message_chars_max))) if type(reason) is str else ""
+
+
+def _message_of(error: object, chars_max: int, secrets: Secrets) -> str:
     try:
         text = str(error)
     except KeyboardInterrupt:
         raise  # the user's, not the message's
     except BaseException as problem:
         return f"<no message: str() raised {_name_of(type(problem))}>"
-    return encodable(str.__getitem__(text, slice(0, chars_max)))[:chars_max]
+    # A secret that the end would cut in two is hidden while it is whole.
+    text = secrets.hide(str.__getitem__(text, slice(0, chars_max + secrets.chars_max)))
+    return encodable(text[:chars_max])[:chars_max]
 
 
 def _chain(error: object) -> Iterator[tuple[Any, str]]:
@@ -129,23 +159,23 @@ def _links(error: Any) -> Iterator[tuple[BaseException, str]]:
         yield context, _DURING
 
 
-def _stacktrace_of(chain: list[tuple[Any, str]]) -> bytes:
+def _stacktrace_of(chain: list[tuple[Any, str]], secrets: Secrets) -> bytes:
     """The chain as Python prints it, causes first; what is too much is cut at the beginning."""
     text = ""
     for error, link in chain:
-        text = _block(error) + link + text
+        text = secrets.hide(_block(error, secrets)) + link + text
         if len(text) > error_stacktrace_bytes_max:
             break
     return _tail(text, error_stacktrace_bytes_max)
 
 
-def _block(error: BaseException) -> str:
+def _block(error: BaseException, secrets: Secrets) -> str:
     frames: deque[tuple[FrameType, int]] = deque(maxlen=FRAMES_MAX)
     step: TracebackType | None = _TRACEBACK(error)
     while step is not None:
         frames.append((step.tb_frame, step.tb_lineno))
         step = step.tb_next
-    message = _message_of(error, LAST_LINE_CHARS_MAX)
+    message = _message_of(error, LAST_LINE_CHARS_MAX, secrets)
     last = _name_of(type(error)) + (f": {message}" if message else "")
     head = "Traceback (most recent call last):\n" if frames else ""
     return f"{head}{_frames_text(frames)}{last}\n"

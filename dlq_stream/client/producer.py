@@ -74,6 +74,9 @@ class AcknowledgedProducer:
         self._producer: Any = None
         self._renewing = asyncio.Lock()
         self._retired: set[asyncio.Task[None]] = set()
+        self._writing = 0
+        self._idle = asyncio.Event()
+        self._stopping = False
 
     async def start(self) -> None:
         """Connect.  Raises BrokersUnavailable."""
@@ -81,9 +84,15 @@ class AcknowledgedProducer:
 
     async def stop(self) -> None:
         """Let what is under way arrive, within the time-out, and disconnect."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        self._stopping = True
+        if self._writing:
+            with suppress(TimeoutError):  # their callers are told
+                async with asyncio.timeout_at(deadline):
+                    await self._idle.wait()
         producer, self._producer = self._producer, None
         if producer is not None:
-            self._retire(producer)
+            self._retire(producer, deadline)
         if self._retired:
             await asyncio.wait(self._retired)
 
@@ -93,6 +102,10 @@ class AcknowledgedProducer:
         Raises NotStarted; TooLarge, where the topic does not take it; ConfigurationError, where we may not write there;
         Refused, for whatever else the brokers find; and BrokersUnavailable when the time is up.
         """
+        if self._stopping:
+            raise NotStarted("the reporter is stopped: use it inside `async with`")
+        self._writing += 1
+        self._idle.clear()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._write(topic, key, value, headers)
@@ -102,6 +115,10 @@ class AcknowledgedProducer:
                 "gone. It may still arrive: try again (a repeated report is the same message), and commit nothing "
                 "until it is acknowledged"
             ) from None
+        finally:
+            self._writing -= 1
+            if not self._writing:
+                self._idle.set()
 
     async def _write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
         refusals = 0
@@ -151,15 +168,17 @@ class AcknowledgedProducer:
             raise
         return producer
 
-    def _retire(self, producer: Any) -> None:
-        task = asyncio.create_task(self._end(producer), name="end a producer")
+    def _retire(self, producer: Any, deadline: float | None = None) -> None:
+        if deadline is None:
+            deadline = asyncio.get_running_loop().time() + self._timeout_seconds
+        task = asyncio.create_task(self._end(producer, deadline), name="end a producer")
         self._retired.add(task)
         task.add_done_callback(self._retired.discard)
 
-    async def _end(self, producer: Any) -> None:
+    async def _end(self, producer: Any, deadline: float) -> None:
         """Flush and close; what the brokers do not take in time is given up, its callers know."""
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout_at(deadline):
                 await producer.stop()
         except (TimeoutError, KafkaError) as error:
             log.warning("a producer was closed with records unacknowledged: %r", error)

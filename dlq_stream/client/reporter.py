@@ -6,14 +6,18 @@ It keeps no state between calls but a connection: which message a failure belong
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from dlq_stream.client.delivery import delivery_of
-from dlq_stream.client.errors import NotStarted
+from dlq_stream.client.current import current_handling
+from dlq_stream.client.delivery import Delivery, delivery_of
+from dlq_stream.client.errors import NotStarted, UnusableRecord
 from dlq_stream.client.producer import AcknowledgedProducer
+from dlq_stream.client.records import AnyRecord, plain_record
 from dlq_stream.client.report import Report, Reporting
 from dlq_stream.client.targets import Targets, look_at_topics
 from dlq_stream.core.commands import Succeeded, encode_command
@@ -21,9 +25,11 @@ from dlq_stream.core.connection import Brokers, Security, connection_to
 from dlq_stream.core.errors import ConfigurationError, TooLarge
 from dlq_stream.core.header_values import group_bytes_max
 from dlq_stream.core.headers import record_size
-from dlq_stream.core.model import ErrorCategory, Record
+from dlq_stream.core.masking import Masking
+from dlq_stream.core.model import ErrorCategory
 from dlq_stream.core.shown import shown
 from dlq_stream.kafka import wait_for_brokers
+from dlq_stream.settings.masking import masking_in_force
 
 
 class FailureReporter:
@@ -37,6 +43,12 @@ class FailureReporter:
     * ``record_bytes_max``: what the failures topic takes; None asks the brokers at the start.
     * ``timeout_seconds``: how long each of start, report, succeeded and stop may take.
     * ``security``: how the brokers let us in; ``brokers`` may also be a `Connection`, which says both.
+    * ``mask_headers`` (patterns of names) and ``mask_pointers`` (JSON pointers): what of a record is hidden before a
+      report leaves this process, see `dlq_stream.core.masking`.  A retry is what was reported: what is hidden is gone
+      for the handler as well, `Delivery.masked` and the header ``dlq-masked`` say so, and other groups of the source
+      topic see it.  None takes DLQ_MASK_HEADERS and DLQ_MASK_POINTERS (or the settings file), by default nothing.
+
+    Raises ConfigurationError for a group or a mask that is none, and for brokers and security that do not fit.
     """
 
     def __init__(
@@ -50,6 +62,8 @@ class FailureReporter:
         record_bytes_max: int | None = None,
         timeout_seconds: float = 30.0,
         security: Security | None = None,
+        mask_headers: Sequence[str] | None = None,
+        mask_pointers: Sequence[str] | None = None,
     ) -> None:
         self.group = _checked_group(group)
         self.outcomes = outcomes
@@ -58,18 +72,22 @@ class FailureReporter:
         self._linger_ms = linger_ms
         self._record_bytes_max = record_bytes_max
         self._timeout_seconds = timeout_seconds
-        self._reporting = Reporting(group, outcomes)
+        self._reporting = Reporting(group, outcomes, _masking(mask_headers, mask_pointers))
         self._targets = Targets(f"{app_id}-failures", f"{app_id}-commands" if outcomes else None)
         self._limit = 0
         self._producer: AcknowledgedProducer | None = None
+        self._starting = asyncio.Lock()
 
     async def start(self) -> None:
         """Connect and look at the topics; once started, this does nothing.
 
         Raises BrokersUnavailable, and ConfigurationError where a topic is missing or may not be seen.
         """
-        if self._producer is not None:
-            return
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._connected()
+
+    async def _connected(self) -> AcknowledgedProducer:
         await wait_for_brokers(self._brokers, self._timeout_seconds)
         limit = await look_at_topics(self._brokers, self._targets)
         self._limit = self._record_bytes_max or limit
@@ -81,7 +99,7 @@ class FailureReporter:
             timeout_seconds=self._timeout_seconds,
         )
         await producer.start()
-        self._producer = producer
+        return producer
 
     async def stop(self) -> None:
         """Wait for what is being reported, within the time-out, and disconnect."""
@@ -91,7 +109,7 @@ class FailureReporter:
 
     async def report(
         self,
-        record: Record,
+        record: AnyRecord,
         error: BaseException,
         *,
         queue: str | None = None,
@@ -100,21 +118,53 @@ class FailureReporter:
     ) -> str:
         """Hand over ``record``, which failed with ``error``; returns the message id once the brokers have it all.
 
-        * ``record``: as a consumer of bytes read it; its key, value and headers are kept untouched.
-        * ``queue``: whose policy applies; the original topic unless named.  ``category`` overrides classification.
+        * ``record``: as a consumer of bytes read it (aiokafka, kafka-python, confluent-kafka), or a `PlainRecord`; its
+          key, value and headers are kept untouched, unless masking is configured.
+        * ``error``: `Permanent` and `RetryAfter` overrule policy, if they are the error itself and not its cause; they
+          are described by the error that they were raised from, if any.
+        * ``queue``: whose policy applies; the original topic unless named.
+        * ``category``: overrules classification, and `Permanent`, too.
         * ``metadata``: anything JSON can say, kept with the attempt for people.
+
+        Within a handler (see `dlq_stream.client.current`) the report of the record that is being handled, whichever way
+        it is given, continues its message; that of any other record is about that one.
 
         Whatever is wrong with ``error`` (its text, its causes, its traceback), it is reported.  When this raises, the
         failure is not handed over, and the record's offset must not be committed: NotStarted, UnusableRecord,
         ConfigurationError (queue, category, rights), TooLarge (also without the stack trace the report exceeds what
         the failures topic takes), BrokersUnavailable (not acknowledged in time), Refused.
         """
-        producer = self._started()
+        return await self.send(self.prepare(record, error, queue=queue, category=category, metadata=metadata))
+
+    def prepare(
+        self,
+        record: AnyRecord,
+        error: BaseException,
+        *,
+        queue: str | None = None,
+        category: ErrorCategory | str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Report:
+        """The report that `report` would send: all that depends on the caller's thread and on the error's frames.
+
+        Raises as `report` does, but for what only brokers can tell.
+        """
+        self._started()
+        handled = current_handling()
         report = self._reporting.report(
-            record, error, queue=queue, category=category, metadata=metadata, now_ms=int(time.time() * 1000)
+            record,
+            error,
+            queue=queue,
+            category=category,
+            metadata=metadata,
+            now_ms=int(time.time() * 1000),
+            current=None if handled is None else handled.record,
         )
-        if _size(report) > self._limit:
-            report = self._smaller(report)
+        return report if _size(report) <= self._limit else self._smaller(report)
+
+    async def send(self, report: Report) -> str:
+        """Write what `prepare` made; returns the message id once the brokers have it.  Raises as `report` does."""
+        producer = self._started()
         try:
             await self._write(producer, report)
         except TooLarge:  # the topic takes less than we were told
@@ -122,20 +172,33 @@ class FailureReporter:
             if smaller == report:
                 raise
             await self._write(producer, smaller)
+        self._note(report.message_id)
         return report.message_id
 
-    async def succeeded(self, record: Record) -> None:
+    def delivery(self, record: AnyRecord) -> Delivery | None:
+        """What retry the record is; None for a first delivery.  Raises UnusableRecord.
+
+        A retry that is not ``for_this_group`` was meant for another consumer group of the topic: skip it.
+        """
+        return delivery_of(plain_record(record), self.group)
+
+    async def succeeded(self, record: AnyRecord) -> None:
         """Say that processing ``record`` succeeded; returns once the brokers have it.
 
         Nothing happens where there is nothing to say: the record is no retry, the retry was meant for another group,
         or this reporter does not report outcomes.  Raises as `report` does.
         """
         producer = self._started()
-        delivery = delivery_of(record, self.group)
-        if self._targets.commands is None or delivery is None or not delivery.for_this_group:
-            return
-        command = encode_command(Succeeded(bytes.fromhex(delivery.message_id), delivery.attempt))
-        await producer.write(self._targets.commands, delivery.message_id.encode(), command, ())
+        outcome = self.outcome(record)
+        if outcome is not None and self._targets.commands is not None:
+            await producer.write(self._targets.commands, outcome.id.hex().encode(), encode_command(outcome), ())
+
+    def outcome(self, record: AnyRecord) -> Succeeded | None:
+        """What `succeeded` says of the record; None where that is nothing."""
+        delivery = self.delivery(record) if self.outcomes else None
+        if delivery is None or not delivery.for_this_group:
+            return None
+        return Succeeded(bytes.fromhex(delivery.message_id), delivery.attempt)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -153,6 +216,13 @@ class FailureReporter:
 
     async def _write(self, producer: AcknowledgedProducer, report: Report) -> None:
         await producer.write(self._targets.failures, report.key, report.value, report.headers)
+
+    def _note(self, message_id: str) -> None:
+        """Let whoever called the handler around us know that the record that it handles is reported."""
+        handled = current_handling()
+        if handled is not None:
+            with suppress(UnusableRecord):
+                handled.reported |= self._reporting.message_of(handled.record) == message_id
 
     def _smaller(self, report: Report) -> Report:
         smaller = report.without_stacktrace()
@@ -177,3 +247,17 @@ def _checked_group(group: str) -> str:
     if not 0 < len(raw) <= group_bytes_max:
         raise ConfigurationError(f"group: {shown(group)} is empty or has more than {group_bytes_max} bytes")
     return group
+
+
+def _masking(headers: Sequence[str] | None, pointers: Sequence[str] | None) -> Masking:
+    in_force = Masking() if headers is not None and pointers is not None else masking_in_force()
+    return Masking(
+        in_force.header_patterns if headers is None else _several("mask_headers", headers),
+        in_force.pointers if pointers is None else _several("mask_pointers", pointers),
+    )
+
+
+def _several(name: str, texts: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(texts, str):
+        raise ConfigurationError(f"{name}: {shown(texts)} is one text, not a list of texts: write [{texts!r}]")
+    return tuple(texts)

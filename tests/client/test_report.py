@@ -205,7 +205,7 @@ def test_buffers_are_bytes_and_objects_are_not() -> None:
     made = report(Read(key=bytearray(b"k"), value=memoryview(b"v")))
     assert parse_failure(sent(made)).key == b"k"
     assert made.value == b"v"
-    for wrong in (Read(value={"a": 1}), Read(key="text"), Read(headers=[("h", "text")])):
+    for wrong in (Read(value={"a": 1}), Read(key="text"), Read(headers=[("h", 5)])):
         with pytest.raises(UnusableRecord, match=r"not bytes.*without deserializers"):
             report(wrong)
 

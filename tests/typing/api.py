@@ -7,12 +7,15 @@ mypy complains about ignores that are not needed: so the refusals are checked, t
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import assert_type
 
+import confluent_kafka
+
 import dlq_stream
-from dlq_stream import DLQMessageStatus, ErrorCategory, FailureReporter
-from dlq_stream.client import Delivery, NotStarted, UnusableRecord
+from dlq_stream import DLQMessageStatus, ErrorCategory, FailureReporter, Permanent, RetryAfter, SyncFailureReporter
+from dlq_stream.client import Delivery, NotStarted, PlainRecord, UnusableRecord
 from dlq_stream.client.delivery import delivery_of
 from dlq_stream.core.errors import DLQError
 from dlq_stream.core.model import Headers, Record
@@ -72,6 +75,46 @@ async def agent(reading: Reading, parsed: Parsed, brokers: list[str]) -> None:
     FailureReporter("kafka:9092, kafka-2:9092", group="heat-agents", app_id="dlq", linger_ms=0, timeout_seconds=1)
     FailureReporter("kafka:9092")  # type: ignore[call-arg]
     FailureReporter("kafka:9092", "heat-agents", True)  # type: ignore[call-arg]
+
+
+async def other_records(reporter: FailureReporter, message: confluent_kafka.Message) -> None:
+    """Whatever library a record comes from, or none."""
+    plain = PlainRecord("heat-processing", 3, 81, 1_700_000_000_000, b"key", None, (("unit", b"K"), ("unit", None)))
+    for record in (message, plain, ("heat-processing", 3, 81, -1, None, b"{}", [("unit", "K")])):
+        assert_type(reporter.delivery(record), Delivery | None)
+        assert_type(await reporter.report(record, ValueError()), str)
+        await reporter.succeeded(record)
+    await reporter.report(("heat-processing", 3, 81, -1, None, {"kiln": 7}, ()), ValueError())  # type: ignore[arg-type]
+    await reporter.report("heat-processing", ValueError())  # type: ignore[arg-type]
+    PlainRecord("heat-processing", 3, 81, 1_700_000_000.5, b"key", None)  # type: ignore[arg-type]
+
+
+def synchronous(message: confluent_kafka.Message, reading: Reading, parsed: Parsed) -> None:
+    """The same without asyncio."""
+    with SyncFailureReporter(
+        ["kafka:9092"], "heat-agents", mask_headers=["*token*"], mask_pointers=["/card"]
+    ) as reporter:
+        assert_type(reporter, SyncFailureReporter)
+        assert_type(reporter.report(message, ValueError(), category="permanent", metadata={"furnace": 7}), str)
+        assert_type(reporter.submit(reading, ValueError(), queue="ovens"), Future[str])
+        assert_type(reporter.delivery(message), Delivery | None)
+        assert_type(reporter.submit_succeeded(message), Future[None])
+        reporter.succeeded(reading)
+
+        reporter.report(parsed, ValueError())  # type: ignore[arg-type]
+        reporter.report(message, "it broke")  # type: ignore[arg-type]
+    SyncFailureReporter("kafka:9092")  # type: ignore[call-arg]
+
+
+def handler(reading: Reading) -> None:
+    """A handler that knows better than policy."""
+    RetryAfter("soon")  # type: ignore[arg-type]
+    try:
+        raise TimeoutError
+    except TimeoutError as error:
+        if reading.value is None:
+            raise Permanent("a tombstone") from error
+        raise RetryAfter(1.5, "busy") from error
 
 
 def delivery(reading: Reading) -> int:
