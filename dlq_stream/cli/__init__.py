@@ -1,4 +1,4 @@
-"""The command line: ``dlq-stream init | worker | status | demo | --version``.
+"""The command line: ``dlq-stream init | worker | policy | status | demo | --version``.
 
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
 command's problem only.
@@ -23,6 +23,7 @@ import click
 COMMANDS: Final = {
     "init": "Create the app's topics in Kafka, or verify them.",
     "worker": "Run a stream worker until it is told to stop.",
+    "policy": "Show and change how queues retry, while workers run.",
     "status": "Show the cluster-wide numbers per queue.",
     "demo": "Show it all at work: failures, an outage, kill -9, and a verdict.",
 }

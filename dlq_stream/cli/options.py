@@ -11,10 +11,16 @@ from typing import Any, TypeVar
 import click
 from pydantic.fields import FieldInfo
 
-from dlq_stream.settings import Settings
+from dlq_stream.settings import QueueSettings, Settings
 from dlq_stream.settings.groups import Group
 from dlq_stream.settings.sources import PREFIX, option_of
 from dlq_stream.settings.words import allowed_of, choices_of, default_of, type_of
+
+QUEUE_FIGURES = tuple(name for name in QueueSettings.model_fields if name not in ("rules", "by_error"))
+"""The fields of a queue's policy that one value on the command line can set."""
+
+QUEUE_PREFIX = "queue_"
+"""Of the names under which a command gets those."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -27,19 +33,41 @@ def settings_options(*groups: type[Group], leave_out: tuple[str, ...] = ()) -> C
 
     def add(function: FunctionT) -> FunctionT:
         for name, field in reversed(fields.items()):
-            function = _option(name, field)(function)
+            function = _option(name, field, help_of(name, field))(function)
         return function
 
     return add
 
 
-def _option(name: str, field: FieldInfo) -> Callable[[FunctionT], FunctionT]:
-    flag = option_of(name)
+class LineOption(click.Option):
+    """An option that is said on the command line only: what names messages, and what is done to them or shown."""
+
+
+def line_option(*names: str, **how: Any) -> Callable[[FunctionT], FunctionT]:
+    """Add an option that is no setting; the arguments are `click.option`'s."""
+    return click.option(*names, cls=LineOption, **how)
+
+
+def queue_options(function: FunctionT) -> FunctionT:
+    """Add an option for every figure of a queue's policy; its tables (rules, by_error) are a file's.
+
+    The command gets them with `QUEUE_PREFIX` before their names, which are those of settings, too.
+    """
+    for name in reversed(QUEUE_FIGURES):
+        field = QueueSettings.model_fields[name]
+        function = _option(name, field, help_of_queue(name), QUEUE_PREFIX + name, LineOption)(function)
+    return function
+
+
+def _option(
+    name: str, field: FieldInfo, text: str, parameter: str | None = None, kind: type[click.Option] = click.Option
+) -> Callable[[FunctionT], FunctionT]:
+    flag, parameter = option_of(name), parameter or name
     choices = choices_of(field)
     if type_of(field) is bool:
-        return click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_of(name, field))
-    kind: Any = click.Choice(choices, case_sensitive=False) if choices else str
-    return click.option(flag, name, type=kind, default=None, metavar=_metavar(field), help=help_of(name, field))
+        return click.option(f"{flag}/--no-{flag[2:]}", parameter, cls=kind, default=None, help=text)
+    values: Any = click.Choice(choices, case_sensitive=False) if choices else str
+    return click.option(flag, parameter, cls=kind, type=values, default=None, metavar=_metavar(field), help=text)
 
 
 def _metavar(field: FieldInfo) -> str | None:
@@ -53,3 +81,10 @@ def help_of(name: str, field: FieldInfo) -> str:
     notes = [f"default {default}" if (default := default_of(field)) else ""] if plain else [allowed_of(field)]
     notes.append(f"{PREFIX}{name.upper()}")
     return f"{' '.join((field.description or '').split())} [{'; '.join(note for note in notes if note)}]"
+
+
+def help_of_queue(name: str) -> str:
+    """What a field of a queue's policy means and takes."""
+    field = QueueSettings.model_fields[name]
+    notes = "" if choices_of(field) or type_of(field) is bool else f" [{allowed_of(field)}]"
+    return f"{' '.join((field.description or '').split())}{notes}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dlq_stream.core.classification import Classifier
 from dlq_stream.core.events import Happening
-from dlq_stream.core.policy import Policies
+from dlq_stream.core.policy import Policies, RetryPolicy
 
 DAY_MS = 86_400_000
 
@@ -16,7 +16,9 @@ DAY_MS = 86_400_000
 class Engine:
     """The engine's surroundings; the same for all partitions of a worker.
 
-    * ``classifier_for``: the rules of a queue, by its name; asked once per queue and batch.
+    * ``policies``: those that hold when the transaction begins; a worker that learns of others takes another engine
+      for the next one, and all steps of a transaction share their first one's (`dlq_stream.engine.turn.Turn.of`).
+    * ``classifier_for``: the rules of a queue's policy, ready to be asked; asked for once per queue and batch.
     * ``observe``: is given what happened (`dlq_stream.core.events`), after the commit; must not raise.
     * ``allowed_topics``: patterns of original topics that may be written to, see `dlq_stream.core.destinations`.
     * ``attempts_kept_max``: rows of `attempts` per message; beyond it the second oldest goes, the first stays.
@@ -30,7 +32,7 @@ class Engine:
 
     app_id: str
     policies: Policies
-    classifier_for: Callable[[str], Classifier]
+    classifier_for: Callable[[RetryPolicy], Classifier]
     observe: Callable[[Happening], None]
     allowed_topics: Sequence[str] = ("*",)
     attempts_kept_max: int = 16

@@ -146,8 +146,8 @@ class _Intake:
         rules = self._rules.get(queue)
         if rules is None:
             turn = self._turn
-            policy, classifier = turn.engine.policies.for_queue(queue), turn.engine.classifier_for(queue)
-            rules = QueueRules(policy, classifier, turn.book.booked_as(queue), turn.now_ms)
+            policy = turn.engine.policies.for_queue(queue)
+            rules = QueueRules(policy, turn.engine.classifier_for(policy), turn.book.booked_as(queue), turn.now_ms)
             self._rules[queue] = rules
         return rules
 

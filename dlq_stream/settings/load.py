@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -29,18 +29,18 @@ def load(options: Mapping[str, Any] | None = None) -> Settings:
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigurationError(explain(error, given)) from error
+        raise ConfigurationError(explain(error, lambda location: source_of(location, given))) from error
     except SettingsError as error:  # a table given as an environment variable that is not JSON
         raise ConfigurationError(f"environment: {error}: {error.__cause__}") from error
     try:
         settings.policies()
     except ConfigurationError as error:  # values that do not make a policy; the text begins with the field
         field = str(error).partition(":")[0].partition(".")[0].partition("[")[0]
-        raise ConfigurationError(f"{error} ({_source([field], given)})") from error
+        raise ConfigurationError(f"{error} ({source_of([field], given)})") from error
     try:
         _ = settings.connection
     except InsecureOrInconsistent as error:
-        raise ConfigurationError(f"{error} ({_source([SECURITY_NAMES[error.field]], given)})") from error
+        raise ConfigurationError(f"{error} ({source_of([SECURITY_NAMES[error.field]], given)})") from error
     return settings
 
 
@@ -49,17 +49,20 @@ def remarks() -> list[str]:
     return unknown_variables(list(Settings.model_fields), os.environ)
 
 
-def explain(error: ValidationError, options: Mapping[str, Any]) -> str:
-    """What is wrong, for people: a sentence for each value, with field, what is allowed and where it came from."""
-    problems = [_sentence(detail, options) for detail in error.errors(include_url=False)]
+def explain(error: ValidationError, source: Callable[[list[Any]], str], at: Sequence[str] = ()) -> str:
+    """Every wrong value in a sentence: its field, the value, where it came from (``source``), and what is allowed.
+
+    ``at``: where in the settings the model that did not validate stands, such as ``("queues", "heat-processing")``.
+    """
+    problems = [_sentence(detail, source, at) for detail in error.errors(include_url=False)]
     if len(problems) == 1:
         return problems[0]
     return "\n".join([f"{len(problems)} settings are wrong:", *(f"  {problem}" for problem in problems)])
 
 
-def _sentence(detail: ErrorDetails, options: Mapping[str, Any]) -> str:
-    location = [part for part in detail["loc"] if part != "[key]"]
-    name, source = _name(location), _source(location, options)
+def _sentence(detail: ErrorDetails, source_of: Callable[[list[Any]], str], at: Sequence[str]) -> str:
+    location = [*at, *(part for part in detail["loc"] if part != "[key]")]
+    name, source = _name(location), source_of(location)
     if detail["type"] == "extra_forbidden":
         known = list(holder_of(location).model_fields)
         return f"{name} ({source}) is not a setting{nearest(str(location[-1]), known)}"
@@ -84,7 +87,7 @@ def _name(location: list[Any]) -> str:
     return text
 
 
-def _source(location: list[Any], options: Mapping[str, Any]) -> str:
+def source_of(location: list[Any], options: Mapping[str, Any]) -> str:
     """Where the value of a top-level field was taken from, looked up in the order of precedence."""
     field = str(location[0]) if location else ""
     if field in options:

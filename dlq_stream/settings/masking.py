@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.core.masking import Masking
 from dlq_stream.settings.groups import MaskingSettings
-from dlq_stream.settings.load import explain
+from dlq_stream.settings.load import explain, source_of
 from dlq_stream.settings.sources import PREFIX, FileSource
 
 
@@ -45,5 +45,5 @@ def masking_in_force() -> Masking:
     try:
         settings = _InForce()
     except ValidationError as error:
-        raise ConfigurationError(explain(error, {})) from error
+        raise ConfigurationError(explain(error, lambda location: source_of(location, {}))) from error
     return Masking(settings.mask_headers, settings.mask_pointers)

@@ -32,19 +32,17 @@ def file_named(options: Mapping[str, Any], environ: Mapping[str, str] | None = N
     return Path(os.path.expanduser(named)) if named else None
 
 
-def read_file(path: Path) -> dict[str, Any]:
-    """The content of a settings file.  Raises ConfigurationError where it cannot be read or is not TOML."""
+def read_file(path: Path, what: str = "settings file", named_by: str = f"--config / {PREFIX}CONFIG") -> dict[str, Any]:
+    """The content of a TOML file.  Raises ConfigurationError where it cannot be read or is not TOML."""
     try:
         content = path.read_bytes()
     except (OSError, ValueError) as error:  # a ValueError is a path that cannot be one
         reason = getattr(error, "strerror", None) or error
-        raise ConfigurationError(
-            f"settings file {path}: {reason}; --config / {PREFIX}CONFIG must name a readable file"
-        ) from error
+        raise ConfigurationError(f"{what} {path}: {reason}; {named_by} must name a readable file") from error
     try:
         return tomllib.loads(content.decode())
     except ValueError as error:
-        raise ConfigurationError(f"settings file {path}: not valid TOML: {error}") from error
+        raise ConfigurationError(f"{what} {path}: not valid TOML: {error}") from error
 
 
 def option_of(field: str) -> str:

@@ -7,7 +7,8 @@ few copies.
 
 from dlq_stream.topics.names import AppTopics
 from dlq_stream.topics.plan import Expectation, PlannedTopic, plan
-from dlq_stream.topics.provision import Provisioned, Verified, create_or_verify, verify
+from dlq_stream.topics.policies import read_policies, write_policies
+from dlq_stream.topics.provision import Provisioned, Verified, create_or_verify, create_retry_topics, verify
 from dlq_stream.topics.sources import SourceReport
 
 __all__ = [
@@ -18,6 +19,9 @@ __all__ = [
     "SourceReport",
     "Verified",
     "create_or_verify",
+    "create_retry_topics",
     "plan",
+    "read_policies",
     "verify",
+    "write_policies",
 ]

@@ -29,6 +29,11 @@ class AppTopics:
         return f"{self.app_id}-quarantine"
 
     @property
+    def policies(self) -> str:
+        """Retry policies that operators publish, keyed by queue."""
+        return f"{self.app_id}-policies"
+
+    @property
     def changelogs(self) -> tuple[str, ...]:
         """One topic per table, in the order of the tables."""
         return tuple(table.changelog(self.app_id) for table in TABLES)
@@ -46,4 +51,4 @@ class AppTopics:
     @property
     def all(self) -> tuple[str, ...]:
         """All of them."""
-        return (self.failures, self.commands, self.quarantine, *self.changelogs)
+        return (self.failures, self.commands, self.quarantine, self.policies, *self.changelogs)

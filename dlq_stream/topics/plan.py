@@ -10,6 +10,7 @@ choice.  Why each is what it is:
 * *Sizes*: room for the original record and our headers; the quarantine adds the reason to what was too large already.
 * *Changelogs are compacted*, with deleted rows' tombstones kept for a day: a local state older than that is rebuilt.
   Segments are small and roll daily, because the open one is never compacted and every restore reads it whole.
+* *Policies* are compacted alike: the latest record of each queue is kept for as long as there is one.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INTAKE_RETENTION_MS_MAX = 7 * DAY_MS
 """Failures and commands are never kept longer than this."""
 
 TOMBSTONES_KEPT_MS = DAY_MS
-"""``delete.retention.ms`` of the changelogs; a local state that is older may have missed a deletion."""
+"""``delete.retention.ms`` of what is compacted; a local state that is older may have missed a deletion."""
 
 COMPACTION_LAG_MS_MAX = 7 * DAY_MS
 """Purged rows, payloads included, are gone from the changelogs' files after about this time."""
@@ -125,7 +126,7 @@ def plan(settings: Settings, copies: int) -> tuple[PlannedTopic, ...]:
                 min_cleanable_dirty_ratio="0.2",
                 max_compaction_lag_ms=str(COMPACTION_LAG_MS_MAX),
             )
-            for name in topics.changelogs
+            for name in (topics.policies, *topics.changelogs)
         ),
     )
 

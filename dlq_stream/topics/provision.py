@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from dlq_stream.core.destinations import is_legal_topic
 from dlq_stream.core.errors import ConfigurationError
+from dlq_stream.core.policy import Policies
 from dlq_stream.kafka import admin_client, reader, wait_for_brokers
 from dlq_stream.settings import Settings
+from dlq_stream.settings.published import PublishedPolicies
 from dlq_stream.topics.cluster import Cluster, Described
 from dlq_stream.topics.markers import complete_markers, incarnations_of, read_markers
 from dlq_stream.topics.names import AppTopics
 from dlq_stream.topics.plan import PlannedTopic, insync_expectation, plan
+from dlq_stream.topics.policies import take_all
 from dlq_stream.topics.sources import SourceReport, prepare_sources
 
 COPIES_WANTED = 3
@@ -76,8 +80,34 @@ async def create_or_verify(settings: Settings, sources: Sequence[str] = ()) -> P
             settings.connection, settings.app_id, _changelogs(topics, described)
         )
         if sources:
-            done.sources = await prepare_sources(cluster, settings, list(dict.fromkeys(sources)), copies)
+            published = PublishedPolicies(settings.policies())
+            async with reader(settings.connection) as consumer:
+                await take_all(consumer, topics.policies, described[topics.policies].partitions, published)
+            done.warnings += published.problems.values()
+            distinct = list(dict.fromkeys(sources))
+            done.sources = await prepare_sources(cluster, settings, published.policies, distinct, copies)
     return done
+
+
+async def create_retry_topics(
+    settings: Settings, policies: Policies, queues: Sequence[str]
+) -> tuple[list[SourceReport], list[str]]:
+    """Create the retry topics of these queues' sources as ``init --source`` does, where ``policies`` want any.
+
+    Returns what there is to say about each source, and the queues that are no topics: a queue is its source, unless
+    failures name it otherwise.  Raises ConfigurationError and BrokersUnavailable.
+    """
+    wanted = [queue for queue in queues if policies.for_queue(queue).emit_to == "retry"]
+    if not wanted:
+        return [], []
+    async with admin_client(settings.connection) as admin:
+        cluster = Cluster(admin)
+        _, brokers = await cluster.id_and_brokers()
+        there = await cluster.describe([queue for queue in wanted if is_legal_topic(queue)])
+        sources = [queue for queue in wanted if queue in there]
+        copies = await _copies_to_come(cluster, settings, brokers) if sources else 0
+        reports = await prepare_sources(cluster, settings, policies, sources, copies) if sources else []
+    return reports, [queue for queue in wanted if queue not in there]
 
 
 async def verify(settings: Settings) -> Verified:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dlq_stream.core.destinations import refusal_of_name, refusal_of_target, retry_topic
 from dlq_stream.core.errors import ConfigurationError
-from dlq_stream.core.policy import RetryPolicy
+from dlq_stream.core.policy import Policies, RetryPolicy
 from dlq_stream.kafka import admin_client
 from dlq_stream.settings import Settings
 from dlq_stream.topics.cluster import Cluster, Described
@@ -34,9 +34,9 @@ class SourceReport:
 
 
 async def prepare_sources(
-    cluster: Cluster, settings: Settings, sources: Sequence[str], copies: int
+    cluster: Cluster, settings: Settings, policies: Policies, sources: Sequence[str], copies: int
 ) -> list[SourceReport]:
-    """Check the sources, find out who reads them, and create the retry topics that their policies want.
+    """Check the sources, find out who reads them, and create the retry topics that their ``policies`` want.
 
     Raises ConfigurationError that names every source that does not exist or may not be retried.
     """
@@ -49,7 +49,7 @@ async def prepare_sources(
     reports = []
     for source in sources:
         report = SourceReport(source, described[source].partitions, groups[source])
-        policy = settings.policies().for_queue(source)
+        policy = policies.for_queue(source)
         report.warnings += _warnings(configs[source], policy, settings)
         if hidden:
             report.warnings.append(f"{len(hidden)} consumer groups could not be looked at: {', '.join(hidden[:5])}")

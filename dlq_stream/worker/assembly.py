@@ -7,12 +7,14 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from dlq_stream.core.classification import Classifier
 from dlq_stream.core.errors import ConfigurationError
+from dlq_stream.core.policy import Policies, RetryPolicy
 from dlq_stream.engine import Engine
 from dlq_stream.kafka import client_options
 from dlq_stream.kafka_security import refusal_of
@@ -38,6 +40,7 @@ from dlq_stream.worker.allocator import give_back_after_work
 from dlq_stream.worker.bystanders import Bystanders
 from dlq_stream.worker.collector import collect_now_and_then
 from dlq_stream.worker.observer import Observer
+from dlq_stream.worker.policies import PolicyFollower
 from dlq_stream.worker.preparation import prepare
 from dlq_stream.worker.regex import compile_regex
 
@@ -60,10 +63,24 @@ class SystemClock:
 
 
 class WorkerApp(App):
-    """The Faust app with what has to happen around it."""
+    """The Faust app with what has to happen around it.
+
+    ``engine`` is what the next transaction is staged with; it is another one whenever a policy changes.
+    """
 
     def __init__(self, settings: Settings, **options: Any) -> None:
         self.settings = settings
+        self.bystanders = Bystanders(partial(readers_of, settings), lambda: self.engine.policies)
+        self.observer = Observer(self.bystanders.emitted)
+        self.engine = engine_of(settings, self.observer)
+        self.policies = PolicyFollower(
+            settings.connection,
+            AppTopics(settings.app_id).policies,
+            settings.partitions,
+            self.engine.policies,
+            self.go_by,
+            check=self.engine.classifier_for,  # which refuses what RE2 does not understand
+        )
         self.verified: Verified | None = None
         self.staging = asyncio.Lock()
         self.destinations = DestinationCache(
@@ -81,8 +98,19 @@ class WorkerApp(App):
         """Check everything before the group is joined, unless ``dlq-stream worker`` has done so already."""
         if self.verified is None:
             self.verified = await prepare(self.settings)
+        try:
+            await self.policies.read(self.settings.wait_seconds)
+        except ConfigurationError as error:
+            self.refuse(error)
         await self.destinations.look_up(AppTopics(self.settings.app_id).all)
         await super().on_first_start()
+
+    def go_by(self, policies: Policies) -> None:
+        """Decide by these policies from the next transaction on.
+
+        One that is being staged in steps keeps to those of its first step: `Turn.of` holds on to that one's engine.
+        """
+        self.engine = replace(self.engine, policies=policies)
 
     def new_partition(self, number: int, generation: int) -> Partition:
         """A partition on RocksDB and Kafka, not opened yet."""
@@ -132,8 +160,8 @@ class WorkerApp(App):
         return StateOrigin(settings.app_id, verified.cluster_id, settings.partitions, verified.tombstones_kept_ms)
 
 
-def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple[WorkerApp, Engine]:
-    """The app without agents and timers, and the engine that these use."""
+def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> WorkerApp:
+    """The app without agents and timers."""
     options = {"Worker": process, **faust_settings(settings)}
     app = WorkerApp(settings, web=web_settings(settings), refuse=refuse, fatal=refuse_or_crash(refuse), **options)
     app.owner = Owner(
@@ -149,15 +177,13 @@ def assemble(settings: Settings, refuse: Refuse, process: type[Worker]) -> tuple
         ),
         fatal=app.fatal,
     )
-    bystanders = Bystanders(partial(readers_of, settings), lambda: engine.policies)
-    observer = Observer(bystanders.emitted)
-    engine = engine_of(settings, observer)
     app.task(app.destinations.run)
-    app.task(observer.run)
-    app.task(bystanders.run)
+    app.task(app.policies.run)
+    app.task(app.observer.run)
+    app.task(app.bystanders.run)
     app.task(collect_now_and_then)
     app.task(app.give_memory_back)
-    return app, engine
+    return app
 
 
 def refuse_or_crash(refuse: Refuse) -> Callable[[str, BaseException], NoReturn]:
@@ -174,17 +200,15 @@ def refuse_or_crash(refuse: Refuse) -> Callable[[str, BaseException], NoReturn]:
 
 def engine_of(settings: Settings, observer: Observer) -> Engine:
     """What the engine needs to know of the settings."""
-    policies = settings.policies()
-
     # By rules, not by queue: whoever sends events names queues, and making a classifier takes its time.
     classifier_of = lru_cache(maxsize=settings.queues_max)(partial(Classifier, compile_regex=compile_regex))
 
-    def classifier_for(queue: str) -> Classifier:
-        return classifier_of(policies.for_queue(queue).rules)
+    def classifier_for(policy: RetryPolicy) -> Classifier:
+        return classifier_of(policy.rules)
 
     return Engine(
         app_id=settings.app_id,
-        policies=policies,
+        policies=settings.policies(),
         classifier_for=classifier_for,
         observe=observer,
         allowed_topics=settings.allowed_topics,

@@ -26,7 +26,7 @@ RAW = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_s
 
 def stream(settings: Settings, *, refuse: Refuse = refuse, process: type[Worker] = Worker) -> WorkerApp:
     """The worker's app; ``refuse`` and ``process`` say how it ends and logs under which command."""
-    app, engine = assemble(settings, refuse, process)
+    app = assemble(settings, refuse, process)
     topics = AppTopics(settings.app_id)
     failures = app.topic(topics.failures, partitions=settings.partitions, **RAW)
     commands = app.topic(topics.commands, partitions=settings.partitions, **RAW)
@@ -37,21 +37,21 @@ def stream(settings: Settings, *, refuse: Refuse = refuse, process: type[Worker]
     async def take_over(polls: Any) -> None:
         """Classify what failed, store it, schedule its retry or give it up."""
         async for poll in _polls(polls):
-            await app.owner.consume(poll, lambda tx, records: apply_failures(tx, records, engine))
+            await app.owner.consume(poll, lambda tx, records: apply_failures(tx, records, app.engine))
 
     @app.agent(commands)
     async def obey(polls: Any) -> None:
         """Record outcomes of retries, and do what operators say."""
         async for poll in _polls(polls):
-            await app.owner.consume(poll, lambda tx, records: apply_commands(tx, records, engine))
+            await app.owner.consume(poll, lambda tx, records: apply_commands(tx, records, app.engine))
 
     def emit(tx: Transaction) -> EmitResult:
         """Emit what is due; before intake when both wait."""
-        return emit_due(tx, engine, records_max=settings.emit_records_max, bytes_max=settings.emit_bytes_max)
+        return emit_due(tx, app.engine, records_max=settings.emit_records_max, bytes_max=settings.emit_bytes_max)
 
     def purge(tx: Transaction) -> NextLook:
         """Apply retention, a bounded step at a time."""
-        return NextLook(retain(tx, engine, steps_max=settings.retain_steps_max), now_ms=tx.now_ms)
+        return NextLook(retain(tx, app.engine, steps_max=settings.retain_steps_max), now_ms=tx.now_ms)
 
     app.owner.timers += [
         TimerSpec("emit", "due", emit, urgent=True, with_input=True),

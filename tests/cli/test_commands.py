@@ -38,14 +38,14 @@ async def test_init_creates_then_verifies(kafka: LocalKafka, env: Mapping[str, s
     first = await run("init", **env)
     assert (first.returncode, first.stderr.count("Warning")) == (0, 1)
     lines = first.stdout.splitlines()
-    assert [line.split()[0] for line in lines] == ["created"] * 6 + ["marked"]
+    assert [line.split()[0] for line in lines] == ["created"] * 7 + ["marked"]
     app = env["DLQ_APP_ID"]
     assert {name for name in await list_topics(kafka.bootstrap) if name.startswith(app)} == {
-        line.split()[1] for line in lines[:6]
+        line.split()[1] for line in lines[:7]
     }
     second = await run("init", **env)
     assert second.returncode == 0
-    assert [line.split()[0] for line in second.stdout.splitlines()] == ["verified"] * 6
+    assert [line.split()[0] for line in second.stdout.splitlines()] == ["verified"] * 7
 
 
 async def test_init_tells_about_sources(kafka: LocalKafka, env: Mapping[str, str]) -> None:

@@ -17,10 +17,33 @@ from click.testing import CliRunner, Result
 from dlq_stream import __version__
 from dlq_stream.cli import COMMANDS, main
 from dlq_stream.cli import run as run_module
+from dlq_stream.cli.options import LineOption
 from dlq_stream.cli.run import EXTRAS, guard, need_extras
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, UnsupportedFormat
-from dlq_stream.settings import Settings
+from dlq_stream.settings import QueueSettings, Settings
 from dlq_stream.settings.groups import AGENT_GROUPS, COMMAND_GROUPS, GROUPS
+
+NEEDED = {
+    "policy set": ["heat", "--max-retries", "5"],
+    "policy apply": [os.devnull],
+}
+"""What a command does nothing without."""
+
+
+def leaves() -> dict[str, click.Command]:
+    """Every command by its words, those of groups one by one."""
+    found: dict[str, click.Command] = {}
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            found |= {f"{name} {inner}": each for inner, each in command.commands.items()}
+        else:
+            found[name] = command
+    return found
+
+
+LEAVES = leaves()
 
 
 def invoke(*arguments: str) -> Result:
@@ -51,10 +74,10 @@ def test_help_lists_the_commands_in_order() -> None:
     assert listed == list(COMMANDS)
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", LEAVES)
 def test_every_command_has_help(command: str) -> None:
     """Each is importable without brokers and says what it does."""
-    done = invoke(command, "--help")
+    done = invoke(*command.split(), "--help")
     assert done.exit_code == 0
     assert "--config" in done.output
     assert "DLQ_CONFIG" in done.output
@@ -77,15 +100,15 @@ def test_no_field_is_forgotten() -> None:
         assert all(name.startswith(f"{command}_") for name in group.model_fields)
 
 
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", LEAVES)
 def test_every_option_is_a_variable_and_a_key_of_the_file(command: str) -> None:
-    """Without exception, ``--help`` apart."""
-    found = main.get_command(click.Context(main), command)
-    assert found is not None
-    options = {each.name: each for each in found.params if isinstance(each, click.Option)}
-    assert options.keys() <= Settings.model_fields.keys()
-    for name, option in options.items():
-        assert f"DLQ_{str(name).upper()}]" in str(option.help)
+    """Without exception, but for ``--help`` and what is said on the command line only, which is no setting at all."""
+    options = {each.name: each for each in LEAVES[command].params if isinstance(each, click.Option)}
+    ours = {name for name, option in options.items() if isinstance(option, LineOption)}
+    assert not ours & Settings.model_fields.keys()
+    assert options.keys() - ours <= Settings.model_fields.keys()
+    for name in options.keys() - ours:
+        assert f"DLQ_{str(name).upper()}]" in str(options[name].help)
 
 
 @pytest.mark.parametrize(
@@ -133,6 +156,10 @@ def test_options_of_one_command_carry_its_name_elsewhere(
         (["init", "--emit-to", "moon"], "emit-to"),
         (["status", "--config", "/nowhere/x.toml"], "settings file /nowhere/x.toml"),
         (["demo", "--seconds", "0"], "demo_seconds = '0' (from option --seconds)"),
+        (["policy", "set", "heat"], "nothing to set"),
+        (["policy", "set", "heat", "--reset", "--max-retries", "1"], "goes with no other field"),
+        (["policy", "set", "heat", "--unset", "jitter", "--jitter", "full"], "and --unset jitter, too"),
+        (["policy", "apply", "/nowhere/x.toml"], "policy file /nowhere/x.toml: No such file or directory; FILE must"),
     ],
 )
 def test_usage_and_configuration_are_code_2(arguments: list[str], told: str) -> None:
@@ -178,13 +205,14 @@ def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", list(COMMANDS))
+@pytest.mark.parametrize("command", LEAVES)
 def test_a_command_that_waits_for_brokers_can_be_told_to_stop(
     command: str, number: signal.Signals, tmp_path: Path
 ) -> None:
     """Code 0, at once, and a word on standard error: as when a worker runs."""
     environment = os.environ | {"DLQ_LOG_LEVEL": "info", "DLQ_DATA_DIR": str(tmp_path), "DLQ_WEB_PORT": "0"}
-    arguments = [sys.executable, "-m", "dlq_stream.cli", command, "--brokers", "127.0.0.1:1"]
+    arguments = [sys.executable, "-m", "dlq_stream.cli", *command.split(), *NEEDED.get(command, ())]
+    arguments += ["--brokers", "127.0.0.1:1"]
     with subprocess.Popen(arguments, stdout=PIPE, stderr=PIPE, text=True, env=environment) as process:
         assert process.stderr is not None
         while "waiting up to 30 s for brokers" not in process.stderr.readline():
@@ -280,3 +308,10 @@ def test_the_extras_are_those_of_the_package() -> None:
             assert any(line.startswith(wanted[module]) and line.endswith(f'extra == "{extra}"') for line in declared), (
                 module
             )
+
+
+def test_policy_set_has_an_option_for_every_figure_of_a_queue() -> None:
+    """But for the tables, which are a file's; ``--unset`` takes those back, too."""
+    told = invoke("policy", "set", "--help").output
+    for name in QueueSettings.model_fields:
+        assert (f"--{name.replace('_', '-')}" in told) is (name not in ("rules", "by_error"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -22,7 +23,7 @@ from dlq_stream.engine import apply_failures
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.messages import DeadLetter
 from tests.engine.world import GROUP, NOW, PERMANENT, TOPIC, World, id_of, offset_on, rows_of
-from tests.memory import FakeRecord
+from tests.memory import FakeRecord, MemoryTransaction
 
 # ------------------------------------------------------------------------------------------------- a new failure
 
@@ -682,3 +683,18 @@ def test_history_pages_are_attempts_of_one_message() -> None:
     world = World()
     ids = [world.fail(offset) for offset in range(20)]
     assert all(len(attempts.history(world.home.transaction(), id_, 10)) == 1 for id_ in ids)
+
+
+def test_all_steps_of_a_transaction_decide_by_the_policies_of_its_first() -> None:
+    """A worker that learns of other policies in mid-batch takes another engine: they count from the next batch on."""
+    world = World(policy=RetryPolicy(max_retries=0))
+    later = replace(world.engine, policies=Policies(RetryPolicy(max_retries=3)))
+
+    def in_steps(tx: MemoryTransaction) -> None:
+        apply_failures(tx, [world.failure(1)], world.engine)
+        apply_failures(tx, [world.failure(2)], later)
+
+    world.run(in_steps)
+    assert (world.status(id_of(1)), world.status(id_of(2))) == ("escalated", "escalated")
+    world.engine = later
+    assert world.status(world.fail(3)) == "pending"

@@ -44,7 +44,7 @@ class World:
         self.engine = Engine(
             app_id="dlq-stream",
             policies=policies,
-            classifier_for=lambda queue: Classifier(),
+            classifier_for=lambda policy: Classifier(),
             observe=self.seen.append,
             **({"retention_ms": RETENTION_MS} | options),
         )

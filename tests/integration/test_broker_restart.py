@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from dlq_stream.core.policy import Policies
+from dlq_stream.settings import QueueSettings
+from dlq_stream.settings.published import encode
+from dlq_stream.worker.policies import PolicyFollower
 from tests.integration.conftest import MakeApp
-from tests.integration.harness import STOP_SECONDS_MAX, App, Worker, attempt_of, by_id, eventually
+from tests.integration.harness import PARTITIONS, STOP_SECONDS_MAX, App, Worker, attempt_of, by_id, eventually
 from tests.kafka_clients import Outgoing
 from tests.kafka_fixture import LocalKafka, local_kafka
 
@@ -48,6 +52,30 @@ async def all_are_retried_once(app: App, source: str, count: int) -> None:
     assert len(deliveries) == count
     assert all(sorted(map(attempt_of, each)) == [0, 1] for each in deliveries.values())
     await app.figures(source, pending=0, retrying=count, total_failures=count, total_retries=count, stuck=0)
+
+
+async def test_policies_are_followed_across_a_restart_of_the_broker(broker: LocalKafka, make_app: MakeApp) -> None:
+    """What was read holds meanwhile, and what is written afterwards is taken in."""
+    app = await make_app(broker)
+    seen: list[Policies] = []
+    topic = app.topic("policies")
+    follower = PolicyFollower(app.bootstrap, topic, PARTITIONS, Policies(), seen.append)
+    await app.send(Outgoing(topic, *reversed(encode("heat", QueueSettings(max_retries=1)))))
+    await follower.read(10)
+    assert [policies.for_queue("heat").max_retries for policies in seen] == [1]
+    following = asyncio.create_task(follower.run())
+    await eventually(lambda: _length(seen), wanted=lambda count: count == 2)
+    await asyncio.to_thread(broker.kill)
+    await asyncio.to_thread(broker.start)
+    await app.send(Outgoing(topic, *reversed(encode("heat", QueueSettings(max_retries=2)))))
+    await eventually(lambda: _length(seen), wanted=lambda _: seen[-1].for_queue("heat").max_retries == 2)
+    assert {policies.for_queue("heat").max_retries for policies in seen} == {1, 2}
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+
+
+async def _length(seen: list[Policies]) -> int:
+    return len(seen)
 
 
 async def test_a_broker_that_is_killed_and_comes_back(broker: LocalKafka, make_app: MakeApp) -> None:

@@ -42,7 +42,7 @@ class Sink(Producer):
 async def test_memory_does_not_grow_with_messages(tmp_path: Path) -> None:
     """Taken in, and emitted a while later; and what a turn needed is gone with it, not with the garbage collector."""
     classifier = Classifier()
-    engine = replace(World().engine, classifier_for=lambda queue: classifier, observe=lambda event: None)
+    engine = replace(World().engine, classifier_for=lambda policy: classifier, observe=lambda event: None)
     clock = Clock()
     store = RocksStore(tmp_path / "p0")
     partition = Partition(

@@ -82,7 +82,7 @@ class World:
         self.engine = Engine(
             app_id=APP,
             policies=POLICIES,
-            classifier_for=lambda queue: CLASSIFIER,
+            classifier_for=lambda policy: CLASSIFIER,
             observe=self.observe,
             attempts_kept_max=ATTEMPTS_KEPT_MAX,
             queues_max=QUEUES_MAX,

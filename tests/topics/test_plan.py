@@ -22,7 +22,7 @@ def planned(copies: int = 3, **settings: object) -> dict[str, dict[str, str]]:
 def test_names() -> None:
     """Every topic begins with the app id; each table has a changelog under Faust's own pattern."""
     topics = AppTopics("a")
-    assert topics.all[:3] == ("a-failures", "a-commands", "a-quarantine")
+    assert topics.all[:4] == ("a-failures", "a-commands", "a-quarantine", "a-policies")
     assert topics.changelogs == tuple(f"a-{table.name}-changelog" for table in TABLES)
     assert [topic.name for topic in plan(Settings(app_id="a"), 1)] == list(topics.all)
 
@@ -56,10 +56,10 @@ def test_intake_retention_is_at_most_half(days: float) -> None:
     assert 1 <= intake_retention_ms(settings) <= max(1, settings.retention_ms // 2)
 
 
-def test_changelogs_are_compacted_and_all_topics_carry_the_brokers_time() -> None:
+def test_changelogs_and_policies_are_compacted_and_all_topics_carry_the_brokers_time() -> None:
     """cleanup.policy and message.timestamp.type of every topic."""
     for name, configs in planned().items():
-        assert configs["cleanup.policy"] == ("compact" if name.endswith("-changelog") else "delete")
+        assert configs["cleanup.policy"] == ("compact" if name.endswith(("-changelog", "-policies")) else "delete")
         assert configs["message.timestamp.type"] == "LogAppendTime"
         assert configs.get("retention.bytes", "-1") == "-1"
 
