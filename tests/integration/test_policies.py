@@ -71,7 +71,7 @@ async def test_what_nobody_understands_stops_no_worker(app: App) -> None:
     queue, topic = "odd", app.topic("policies")
     await policy(app, "set", queue, "--max-retries", "0")
     await app.send(Outgoing(topic, b"\xff", b"\xff"), Outgoing(topic, b"{", queue.encode()))
-    await worker_of(app).said("is not understood, so its queue goes by the settings: queues.odd: not a published")
+    await worker_of(app).said('is not understood, so its queue goes by the settings: queues."odd": not a published')
     source = await app.source()
     await app.row(await failed(app, source, queue), status=DLQMessageStatus.RETRYING)
     shown = await app.run("policy", "get", queue, "--json")
