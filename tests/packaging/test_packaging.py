@@ -138,9 +138,26 @@ def test_importing_the_package_costs_nothing() -> None:
 
 
 def test_the_client_never_loads_faust() -> None:
-    """An agent's process that reports failures carries neither Faust nor mode."""
-    for statement in ("import dlq_stream.client", "from dlq_stream import FailureReporter"):
-        assert loaded_by(statement).isdisjoint({"faust", "mode"})
+    """An agent's process that reports failures carries neither Faust nor mode, nor any library of an adapter."""
+    libraries = {"confluent_kafka", "faststream", "faust", "kafka", "mode"}
+    for statement in (
+        "import dlq_stream.client",
+        "from dlq_stream import FailureReporter, SyncFailureReporter",
+        "import dlq_stream.adapters",
+    ):
+        assert loaded_by(statement).isdisjoint(libraries)
+
+
+@pytest.mark.parametrize("library", ["confluent", "faust", "faststream"])
+def test_an_adapter_without_its_library_names_the_extra(library: str) -> None:
+    """And every extra exists."""
+    module = "confluent_kafka" if library == "confluent" else library
+    code = f"import sys; sys.modules[{module!r}] = None; import dlq_stream.adapters.{library}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 1
+    assert f"ImportError: dlq_stream.adapters.{library}" in done.stderr
+    assert f"pip install 'dlq-stream[{library}]'" in done.stderr
+    assert library in PYPROJECT["project"]["optional-dependencies"]
 
 
 def test_the_partitions_own_code_runs_without_faust() -> None:
