@@ -1,6 +1,7 @@
 """The commands topic: what consumers and operators say about a message, as small JSON objects.
 
-``{"type": "succeeded", "message_id": "<32 hex digits>", "attempt": 2}`` comes from the consumer of a retry.  The other
+``{"type": "succeeded", "message_id": "<32 hex digits>", "attempt": 2}`` comes from the consumer of a retry, and so does
+``traffic``, which is about no message: how many records its handlers processed, and how many of them failed.  The other
 types come from people and name the ``revision`` of the message that they saw: it grows with every transition, so a
 command that is repeated, replayed or too late does nothing.  `parse_command` is as strict as JSON is lax (duplicate
 fields, NaN, booleans for numbers) and raises `MalformedEvent` and nothing else, whatever the bytes.
@@ -10,10 +11,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NoReturn
 
+from dlq_stream.core import header_values as read
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.headers import attempt_max, number_max, time_ms_max
 from dlq_stream.core.ids import parse_id
@@ -87,10 +89,30 @@ class Order:
     due_at: int | None = None
 
 
-Command = Succeeded | Order
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What one consumer of ``group`` did with the records of ``queue`` from ``from_ms`` until ``to_ms`` (epoch ms).
 
-_SUCCEEDED = "succeeded"
-_TYPES = (_SUCCEEDED, *Action)
+    ``processed`` records were handled, retries included; ``failed`` of them failed.  Records that were skipped, or
+    fetched and not handled, do not count.  ``group`` may be empty.
+    """
+
+    queue: str
+    group: str
+    processed: int
+    failed: int
+    from_ms: int
+    to_ms: int
+
+
+MessageCommand = Succeeded | Order
+"""Those that are about one message; it lives in the partition that its id says."""
+
+Command = MessageCommand | Traffic
+
+_SUCCEEDED, _TRAFFIC = "succeeded", "traffic"
+_TYPES = (_SUCCEEDED, _TRAFFIC, *Action)
+_FIELDS_OF_TRAFFIC = frozenset(("type", "queue", "group", "processed", "failed", "from_ms", "to_ms"))
 _FIELDS_OF_SUCCESS = frozenset(("type", "message_id", "attempt"))
 _FIELDS_OF_ORDER = frozenset(("type", "message_id", "revision", "reason", "by"))
 _FIELDS_OF_RESCHEDULE = _FIELDS_OF_ORDER | {"due_at"}
@@ -103,6 +125,8 @@ def parse_command(value: bytes | None) -> Command:
     if kind == _SUCCEEDED:
         _refuse_others(fields, kind, _FIELDS_OF_SUCCESS)
         return Succeeded(_id(fields), _number(fields, "attempt", attempt_max))
+    if kind == _TRAFFIC:
+        return _traffic(fields)
     if not isinstance(kind, str) or kind not in _TYPES:
         raise MalformedEvent(f"type: {shown(kind)} is not one of {', '.join(_TYPES)}")
     action = Action(kind)
@@ -123,11 +147,40 @@ def encode_command(command: Command) -> bytes:
     fields: dict[str, object]
     if isinstance(command, Succeeded):
         fields = {"type": _SUCCEEDED, "message_id": command.id.hex(), "attempt": command.attempt}
+    elif isinstance(command, Traffic):
+        fields = {"type": _TRAFFIC, **asdict(command)}
     else:
         fields = {"type": command.action, "message_id": command.id.hex(), "revision": command.revision}
         optional = {"reason": command.reason or None, "by": command.by or None, "due_at": command.due_at}
         fields.update((name, content) for name, content in optional.items() if content is not None)
     return json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _traffic(fields: dict[str, Any]) -> Traffic:
+    _refuse_others(fields, _TRAFFIC, _FIELDS_OF_TRAFFIC)
+    processed = _number(fields, "processed", number_max)
+    from_ms = _number(fields, "from_ms", time_ms_max)
+    to_ms = _number(fields, "to_ms", time_ms_max)
+    if to_ms < from_ms:
+        raise MalformedEvent(f"to_ms: {to_ms} is before from_ms, {from_ms}")
+    return Traffic(
+        queue=read.queue("queue", _encoded(fields, "queue")),
+        group=read.group("group", _encoded(fields, "group")),
+        processed=processed,
+        failed=_number(fields, "failed", processed),
+        from_ms=from_ms,
+        to_ms=to_ms,
+    )
+
+
+def _encoded(fields: dict[str, Any], name: str) -> bytes:
+    text = _needed(fields, name)
+    if not isinstance(text, str):
+        raise MalformedEvent(f"{name}: {shown(text)} is not a text")
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise MalformedEvent(f"{name}: {shown(text)} holds half a surrogate pair") from None
 
 
 def _json_object(value: bytes | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dlq_stream.core.commands import Action, Command, Order, Succeeded, parse_command
+from dlq_stream.core.commands import Action, Command, MessageCommand, Order, Succeeded, Traffic, parse_command
 from dlq_stream.core.decide import EscalationReason
 from dlq_stream.core.events import (
     EventIgnored,
@@ -41,9 +41,18 @@ def apply_commands(tx: Transaction, records: Sequence[Record], engine: Engine) -
     Raises nothing that a command is to blame for.  `UnsupportedFormat` (this worker is too old) gets through.
     """
     turn = Turn.of(tx, engine)
-    ours = ours_of(turn, understood(turn, records, lambda record: parse_command(record.value)), forward_command)
+    said = understood(turn, records, lambda record: parse_command(record.value))
+    ours = ours_of(turn, _of_messages(said), forward_command)
     desk = _Desk(turn, {command.id for _, command in ours})
     each_or_quarantine(turn, ours, desk.apply)
+
+
+def _of_messages(said: Iterable[tuple[Record, Command]]) -> list[tuple[Record, MessageCommand]]:
+    """Without reports of traffic: they are about no message, and belong to whatever partition they are in.
+
+    They change no state.
+    """
+    return [(record, command) for record, command in said if not isinstance(command, Traffic)]
 
 
 class _Desk:
@@ -54,7 +63,7 @@ class _Desk:
         self._stored = turn.tx.get_many("messages", list(ids))
         self._rows: dict[bytes, Message | None] = {}
 
-    def apply(self, record: Record, command: Command) -> None:
+    def apply(self, record: Record, command: MessageCommand) -> None:
         id_ = command.id
         row = self._row(id_)
         why = _why_not(command, row)
@@ -146,7 +155,7 @@ class _Desk:
         self._turn.book.changed(old, new, event)
 
 
-def _why_not(command: Command, row: Message | None) -> Ignored | None:
+def _why_not(command: MessageCommand, row: Message | None) -> Ignored | None:
     """Why the command has no effect on this row; None where it has."""
     if row is None:
         return Ignored.ABSENT

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from dlq_stream.core.commands import Command
+from dlq_stream.core.commands import MessageCommand
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.events import EventForwarded
 from dlq_stream.core.headers import FORWARDED, FORWARDED_YES, MESSAGE_ID, FailureEvent
@@ -63,7 +63,7 @@ def forward_failure(turn: Turn, record: Record, event: FailureEvent, target: int
     turn.seen.append(EventForwarded(event.id, "failure", target))
 
 
-def forward_command(turn: Turn, record: Record, command: Command, target: int) -> None:
+def forward_command(turn: Turn, record: Record, command: MessageCommand, target: int) -> None:
     """Pass a command on to partition ``target``; raises `MalformedEvent` where that has been tried."""
     if (FORWARDED, FORWARDED_YES) in record.headers:
         raise MalformedEvent(f"message_id: {command.id.hex()} was forwarded to the wrong partition")

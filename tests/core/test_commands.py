@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from dlq_stream.core.commands import (
     Action,
     Command,
+    MessageCommand,
     Order,
     Succeeded,
+    Traffic,
     by_chars_max,
     command_bytes_max,
     encode_command,
@@ -26,6 +28,7 @@ from dlq_stream.core.headers import attempt_max, fault_of, number_max, time_ms_m
 from dlq_stream.core.lifecycle import Event
 
 ID = bytes(range(16))
+TRAFFIC_FIELDS = ("queue", "group", "processed", "failed", "from_ms", "to_ms")
 
 
 def command(kind: str = "retry", **fields: Any) -> bytes:
@@ -35,6 +38,11 @@ def command(kind: str = "retry", **fields: Any) -> bytes:
 
 def order(**fields: Any) -> bytes:
     return command(**({"revision": 3} | fields))
+
+
+def traffic(**fields: Any) -> bytes:
+    known = {"queue": "ovens", "group": "agents", "processed": 7, "failed": 2, "from_ms": 1_000, "to_ms": 2_000}
+    return json.dumps({"type": "traffic"} | known | fields).encode()
 
 
 def test_a_success() -> None:
@@ -54,6 +62,14 @@ def test_a_reschedule() -> None:
     """The same and an instant."""
     raw = order(type="reschedule", due_at=1_700_000_000_000)
     assert parse_command(raw) == Order(ID, Action.RESCHEDULE, 3, due_at=1_700_000_000_000)
+
+
+def test_traffic() -> None:
+    """What a consumer says of itself, now and then; also where it is of no group, or nothing came."""
+    assert parse_command(traffic()) == Traffic("ovens", "agents", 7, 2, 1_000, 2_000)
+    assert parse_command(traffic(group="", processed=0, failed=0, to_ms=1_000)) == Traffic(
+        "ovens", "", 0, 0, 1_000, 1_000
+    )
 
 
 def test_what_orders_are_to_the_lifecycle() -> None:
@@ -99,7 +115,7 @@ def test_ids_in_either_case() -> None:
         (b"{}", "type"),
         (command("explode"), "type"),
         (command("RETRY"), "type"),
-        (command("traffic"), "type"),
+        (command("Traffic"), "type"),
         (b'{"type": null}', "type"),
         (b'{"type": ["retry"]}', "type"),
         (b'{"type": 1}', "type"),
@@ -129,6 +145,23 @@ def test_ids_in_either_case() -> None:
         (order(due_at=1), "field 'due_at'"),
         (order(**{"": 1}), "field ''"),
         (order(**{"x\n" * 100: 1}), "field 'x\\nx"),
+        (traffic(message_id=ID.hex()), "field 'message_id'"),
+        (traffic(queue=None), "queue"),
+        (traffic(queue=""), "queue"),
+        (traffic(queue="a\0b"), "queue"),
+        (traffic(queue="ä" * 125), "queue"),
+        (traffic(queue="\ud800"), "queue"),
+        (traffic(group=3), "group"),
+        (traffic(group="g" * 1_025), "group"),
+        (traffic(processed=-1), "processed"),
+        (traffic(processed=True), "processed"),
+        (traffic(processed=number_max + 1), "processed"),
+        (traffic(failed=8), "failed"),
+        (traffic(failed=1.0), "failed"),
+        (traffic(from_ms=-1), "from_ms"),
+        (traffic(from_ms=2_001), "to_ms"),
+        (traffic(to_ms=time_ms_max + 1), "to_ms"),
+        (b'{"type": "traffic"}', "processed"),
         (order(type="reschedule"), "due_at"),
         (order(type="reschedule", due_at=True), "due_at"),
         (order(type="reschedule", due_at=1e12), "due_at"),
@@ -161,11 +194,22 @@ _ids = st.binary(min_size=16, max_size=16)
 _revisions = st.integers(0, number_max)
 _orders = st.sampled_from([action for action in Action if action is not Action.RESCHEDULE])
 _instants = st.integers(0, time_ms_max)
-_commands: st.SearchStrategy[Command] = (
+_names = st.text(st.characters(codec="utf-8", categories=["L", "N", "P"]), min_size=1, max_size=30)
+_messages_said: st.SearchStrategy[MessageCommand] = (
     st.builds(Succeeded, _ids, st.integers(0, attempt_max))
     | st.builds(Order, _ids, _orders, _revisions, _texts, _texts)
     | st.builds(Order, _ids, st.just(Action.RESCHEDULE), _revisions, _texts, _texts, due_at=_instants)
 )
+
+
+@st.composite
+def _traffic(draw: st.DrawFn) -> Traffic:
+    processed, failed = sorted(draw(st.tuples(_revisions, _revisions)), reverse=True)
+    from_ms, to_ms = sorted(draw(st.tuples(_instants, _instants)))
+    return Traffic(draw(_names), draw(_texts), processed, failed, from_ms, to_ms)
+
+
+_commands: st.SearchStrategy[Command] = _messages_said | _traffic()
 
 
 @given(_commands)
@@ -190,11 +234,14 @@ _json = st.recursive(
 
 @given(
     st.dictionaries(
-        st.sampled_from(["type", "message_id", "attempt", "revision", "reason", "by", "due_at", "x"]),
-        _json | st.sampled_from(["succeeded", *Action, ID.hex()]),
+        st.sampled_from(
+            [*("type", "message_id", "attempt", "revision", "reason", "by", "due_at", "x"), *TRAFFIC_FIELDS]
+        ),
+        _json | st.sampled_from(["succeeded", "traffic", *Action, ID.hex()]),
     )
 )
 def test_any_json_is_a_command_or_malformed(fields: dict[str, Any]) -> None:
     """The right fields with the wrong contents, too."""
     with suppress(MalformedEvent):
-        assert parse_command(json.dumps(fields).encode()).id == ID
+        said = parse_command(json.dumps(fields).encode())
+        assert isinstance(said, Traffic) or said.id == ID

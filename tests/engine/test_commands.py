@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dlq_stream.core import events
-from dlq_stream.core.commands import Action, Order, Succeeded, encode_command
+from dlq_stream.core.commands import Action, Order, Succeeded, Traffic, encode_command
 from dlq_stream.core.errors import UnsupportedFormat
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
@@ -339,6 +339,17 @@ def test_a_misplaced_command_is_forwarded() -> None:
     assert world.seen[0].kind == "command"
     apply(world, world.record(sent.topic, sent.key, sent.value, sent.headers))
     assert "wrong partition" in world.reasons()[0]
+
+
+def test_traffic_is_understood_wherever_it_is_and_changes_nothing() -> None:
+    """It is about no message: never misplaced, ignored or quarantined; what stands beside it counts."""
+    world = World()
+    id_ = world.retried()
+    before = world.own_stats()
+    said = encode_command(Traffic("ovens", "agents", 7, 2, NOW - 10_000, NOW))
+    apply(world, world.record("dlq-stream-commands", None, said), world.command(Succeeded(id_, 1)))
+    assert world.status(id_) == "resolved"
+    assert (world.quarantined(), world.seen_of(events.EventIgnored), world.own_stats()) == ([], [], before)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from dlq_stream.core import events
-from dlq_stream.core.commands import Action, Command, Order, Succeeded
+from dlq_stream.core.commands import Action, MessageCommand, Order, Succeeded
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.core.transaction import Destination
@@ -90,7 +90,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(batch=st.lists(st.tuples(offsets, st.sampled_from(Action), st.integers(-1, 1)), min_size=1, max_size=3))
     def order(self, batch: list[tuple[int, Action, int]]) -> None:
-        orders: list[Command] = []
+        orders: list[MessageCommand] = []
         for offset, action, skew in batch:
             row = self.world.row(id_of(offset))
             # Nobody has seen a revision that is still to come; one that never comes is wrong in the same way, and a
@@ -154,7 +154,7 @@ class Histories(RuleBasedStateMachine):
 
     # --- how ----------------------------------------------------------------------------------------------------------
 
-    def command(self, commands: list[Command]) -> None:
+    def command(self, commands: list[MessageCommand]) -> None:
         self.apply(apply_commands, [self.world.command(command) for command in commands])
 
     def apply(self, apply: Any, records: list[FakeRecord]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from dlq_stream.core.classification import Classifier
-from dlq_stream.core.commands import Action, Command, Order, Succeeded, encode_command
+from dlq_stream.core.commands import Action, MessageCommand, Order, Succeeded, encode_command
 from dlq_stream.core.ids import message_id, partition_of
 from dlq_stream.core.model import DLQMessageStatus, Headers, Origin
 from dlq_stream.core.policy import Policies, RetryPolicy
@@ -113,10 +113,10 @@ class World:
         self._offsets[topic] += 1
         return FakeRecord(topic, self.home.partition, self._offsets[topic], NOW, key, value, headers)
 
-    def command(self, command: Command, headers: Headers = ()) -> FakeRecord:
+    def command(self, command: MessageCommand, headers: Headers = ()) -> FakeRecord:
         return self.record("dlq-stream-commands", command.id.hex().encode(), encode_command(command), headers)
 
-    def tell(self, *commands: Command) -> None:
+    def tell(self, *commands: MessageCommand) -> None:
         """A batch of commands."""
         records = [self.command(command) for command in commands]
         self.run(lambda tx: apply_commands(tx, records, self.engine))
