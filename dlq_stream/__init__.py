@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlq_stream.client import FailureReporter, Permanent, RetryAfter, SyncFailureReporter
+    from dlq_stream.client import FailureReporter, Permanent, RetryAfter, RetryConsumer, SyncFailureReporter
     from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 
     __version__: str
@@ -19,6 +19,7 @@ __all__ = [
     "FailureReporter",
     "Permanent",
     "RetryAfter",
+    "RetryConsumer",
     "SyncFailureReporter",
     "__version__",
 ]
@@ -29,6 +30,7 @@ _HOMES = {
     "FailureReporter": "dlq_stream.client",
     "Permanent": "dlq_stream.client",
     "RetryAfter": "dlq_stream.client",
+    "RetryConsumer": "dlq_stream.client",
     "SyncFailureReporter": "dlq_stream.client",
 }
 

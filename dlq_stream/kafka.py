@@ -263,6 +263,22 @@ async def reader(brokers: Brokers, *, group: str | None = None) -> AsyncIterator
         await stop_consumer(consumer)
 
 
+def group_consumer(brokers: Brokers, group: str, **options: Any) -> AIOKafkaConsumer:
+    """A consumer for bytes at ``read_committed`` that commits when it is told to; not started, without subscription.
+
+    ``options`` go to aiokafka.
+    """
+    return no_topic_creation(
+        AIOKafkaConsumer(
+            **client_options(brokers),
+            group_id=group,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            **options,
+        )
+    )
+
+
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
     """Stop a consumer; its connections are closed afterwards, whatever its brokers do.
 

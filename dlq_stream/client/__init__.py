@@ -1,4 +1,11 @@
-"""What agents import to report failures.  Never imports Faust.
+"""What agents import.  Never imports Faust.
+
+`RetryConsumer` is what most want: it reads, has records handled, and hands over what fails.
+
+consumer = RetryConsumer("heat-processing", group="heat-agents", handler=handle, brokers="localhost:9092")
+await consumer.run()
+
+`FailureReporter` is for those with a consumer loop of their own.
 
 async with FailureReporter("localhost:9092", "heat-agents") as reporter:
     try:
@@ -12,6 +19,7 @@ async with FailureReporter("localhost:9092", "heat-agents") as reporter:
 confluent-kafka.
 """
 
+from dlq_stream.client.consumer import RetryConsumer
 from dlq_stream.client.delivery import Delivery
 from dlq_stream.client.errors import NotStarted, Permanent, RetryAfter, UnusableRecord
 from dlq_stream.client.records import PlainRecord
@@ -25,6 +33,7 @@ __all__ = [
     "Permanent",
     "PlainRecord",
     "RetryAfter",
+    "RetryConsumer",
     "SyncFailureReporter",
     "UnusableRecord",
 ]

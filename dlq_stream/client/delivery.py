@@ -32,8 +32,10 @@ class Delivery:
 def delivery_of(record: Record, group: str) -> Delivery | None:
     """What retry the record is for a consumer of ``group``; None for a first delivery."""
     own = own_headers(record)
+    if names.MESSAGE_ID not in own:
+        return None
     try:
-        id_ = parse_id(own.get(names.MESSAGE_ID) or b"")
+        id_ = parse_id(own[names.MESSAGE_ID] or b"")
         attempt = read.number(names.ATTEMPT, own.get(names.ATTEMPT) or b"", names.attempt_max)
     except MalformedEvent:
         return None

@@ -96,8 +96,10 @@ class AcknowledgedProducer:
         if self._retired:
             await asyncio.wait(self._retired)
 
-    async def write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
-        """Return when the record is on the brokers.
+    async def write(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None = None
+    ) -> None:
+        """Return when the record is on the brokers; the key says in which partition, where none is named.
 
         Raises NotStarted; TooLarge, where the topic does not take it; ConfigurationError, where we may not write there;
         Refused, for whatever else the brokers find; and BrokersUnavailable when the time is up.
@@ -108,7 +110,7 @@ class AcknowledgedProducer:
         self._idle.clear()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._write(topic, key, value, headers)
+                await self._write(topic, key, value, headers, partition)
         except TimeoutError:
             raise BrokersUnavailable(
                 f"{topic}: not acknowledged within {self._timeout_seconds:g} s; the brokers are away or the topic is "
@@ -120,14 +122,26 @@ class AcknowledgedProducer:
             if not self._writing:
                 self._idle.set()
 
-    async def _write(self, topic: str, key: bytes, value: bytes | None, headers: Headers) -> None:
+    async def partitions_of(self, topic: str) -> int:
+        """How many partitions the topic has.  Raises NotStarted, and BrokersUnavailable when the time is up."""
+        if self._producer is None:
+            raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return len(await self._producer.partitions_for(topic))
+        except (TimeoutError, KafkaError) as error:
+            raise BrokersUnavailable(f"{topic}: no answer within {self._timeout_seconds:g} s: {error!r}") from error
+
+    async def _write(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers, partition: int | None
+    ) -> None:
         refusals = 0
         while True:
             producer, batch_bytes_max = self._producer, self._options["max_batch_size"]
             if producer is None:
                 raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
             try:
-                await (await producer.send(topic, value, key, headers=list(headers)))
+                await (await producer.send(topic, value, key, partition, headers=list(headers)))
                 return
             except ProducerClosed:  # it was replaced, or we are stopping: the next round tells
                 await asyncio.sleep(0)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
+from zlib import crc32
 
 from dlq_stream.client.current import current_handling
 from dlq_stream.client.delivery import Delivery, delivery_of
@@ -20,7 +21,7 @@ from dlq_stream.client.producer import AcknowledgedProducer
 from dlq_stream.client.records import AnyRecord, plain_record
 from dlq_stream.client.report import Report, Reporting
 from dlq_stream.client.targets import Targets, look_at_topics
-from dlq_stream.core.commands import Succeeded, encode_command
+from dlq_stream.core.commands import Succeeded, Traffic, encode_command
 from dlq_stream.core.connection import Brokers, Security, connection_to
 from dlq_stream.core.errors import ConfigurationError, TooLarge
 from dlq_stream.core.header_values import group_bytes_max
@@ -77,6 +78,11 @@ class FailureReporter:
         self._limit = 0
         self._producer: AcknowledgedProducer | None = None
         self._starting = asyncio.Lock()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it can report."""
+        return self._producer is not None
 
     async def start(self) -> None:
         """Connect and look at the topics; once started, this does nothing.
@@ -199,6 +205,18 @@ class FailureReporter:
         if delivery is None or not delivery.for_this_group:
             return None
         return Succeeded(bytes.fromhex(delivery.message_id), delivery.attempt)
+
+    async def traffic(self, report: Traffic) -> None:
+        """Say how many records were processed and how many of them failed, for the rates that people see.
+
+        Nothing happens where this reporter does not report outcomes.  Raises as `report` does.
+        """
+        producer = self._started()
+        if self._targets.commands is None:
+            return
+        # Reports of one group and queue belong into one partition; which, does not matter.
+        home = crc32(f"{report.group}\0{report.queue}".encode()) % await producer.partitions_of(self._targets.commands)
+        await producer.write(self._targets.commands, None, encode_command(report), (), home)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -14,7 +14,15 @@ from typing import assert_type
 import confluent_kafka
 
 import dlq_stream
-from dlq_stream import DLQMessageStatus, ErrorCategory, FailureReporter, Permanent, RetryAfter, SyncFailureReporter
+from dlq_stream import (
+    DLQMessageStatus,
+    ErrorCategory,
+    FailureReporter,
+    Permanent,
+    RetryAfter,
+    RetryConsumer,
+    SyncFailureReporter,
+)
 from dlq_stream.client import Delivery, NotStarted, PlainRecord, UnusableRecord
 from dlq_stream.client.delivery import delivery_of
 from dlq_stream.core.errors import DLQError
@@ -115,6 +123,29 @@ def handler(reading: Reading) -> None:
         if reading.value is None:
             raise Permanent("a tombstone") from error
         raise RetryAfter(1.5, "busy") from error
+
+
+async def handle(record: Record) -> None:
+    """What an agent does with a record."""
+
+
+def handle_plainly(record: Record) -> str:
+    """What it returns does not matter."""
+    return record.topic
+
+
+async def consume(brokers: list[str], reporter: FailureReporter) -> None:
+    """What an agent does with a consumer."""
+    consumer = RetryConsumer("heat-processing", group="heat-agents", handler=handle, brokers=brokers)
+    assert_type(await consumer.run(), None)
+    assert_type(consumer.stop(), None)
+    assert_type(consumer.reporter, FailureReporter)
+    RetryConsumer(["heat", "cold"], "heat-agents", handle_plainly, "kafka:9092", concurrency=4, stop_seconds=1)
+    RetryConsumer("heat", "heat-agents", handle, brokers, retry_topics=[], reporter=reporter, queue="ovens")
+    RetryConsumer("heat", "heat-agents", lambda: None, brokers)  # type: ignore[arg-type]
+    RetryConsumer("heat", "heat-agents", handle, brokers, auto_offset_reset="none")  # type: ignore[arg-type]
+    RetryConsumer("heat", "heat-agents", handle, brokers, "ovens")  # type: ignore[call-arg]
+    RetryConsumer("heat", "heat-agents", handle)  # type: ignore[call-arg]
 
 
 def delivery(reading: Reading) -> int:
