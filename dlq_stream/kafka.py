@@ -239,9 +239,10 @@ async def admin_client(brokers: Brokers, *, request_timeout_ms: int = 15_000) ->
 
 
 @asynccontextmanager
-async def reader(brokers: Brokers, *, group: str | None = None) -> AsyncIterator[Any]:
-    """A started `AIOKafkaConsumer` for bytes at ``read_committed``, without subscription and without commits.
+async def reader(brokers: Brokers, *, group: str | None = None, committed_only: bool = True) -> AsyncIterator[Any]:
+    """A started `AIOKafkaConsumer` for bytes, without subscription and without commits; by default ``read_committed``.
 
+    Its end offsets are those of its isolation level: before the first open transaction, or past everything.
     A topic that may not be read is NotAllowed.
     """
     connection = connection_to(brokers)
@@ -250,7 +251,7 @@ async def reader(brokers: Brokers, *, group: str | None = None) -> AsyncIterator
             **client_options(connection),
             client_id="dlq-stream-reader",
             group_id=group,
-            isolation_level="read_committed",
+            isolation_level="read_committed" if committed_only else "read_uncommitted",
             enable_auto_commit=False,
             auto_offset_reset="earliest",
         )

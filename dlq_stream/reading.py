@@ -31,10 +31,26 @@ async def read_table(consumer: AIOKafkaConsumer, topic: str, partitions: int) ->
     return rows
 
 
+async def records_between(
+    consumer: AIOKafkaConsumer, positions: dict[TopicPartition, int], ends: Mapping[TopicPartition, int]
+) -> AsyncIterator[ConsumerRecord]:
+    """Every committed record from ``positions`` to ``ends``, where the positions are put afterwards.
+
+    For those who look again and again.  What the consumer was given beyond the ends is read anew the next time.
+    """
+    for place, position in positions.items():
+        if await consumer.position(place) != position:
+            consumer.seek(place, position)
+    async for record in records_until(consumer, {place: end for place, end in ends.items() if end > positions[place]}):
+        yield record
+    for place, end in ends.items():
+        positions[place] = max(positions[place], end)
+
+
 async def records_until(
     consumer: AIOKafkaConsumer, ends: Mapping[TopicPartition, int]
 ) -> AsyncIterator[ConsumerRecord]:
-    """Every committed record from the current positions to ``ends``."""
+    """Every committed record from the current positions to ``ends``; the consumer's positions may end beyond."""
     progress = time.monotonic()
     positions = {place: await consumer.position(place) for place in ends}
     while waiting := [place for place, position in positions.items() if position < ends[place]]:

@@ -25,6 +25,9 @@ PAGE_ROWS = 16
 
 _NUMBER = Struct(">I")
 
+KEY_BYTES = 16 + _NUMBER.size
+"""Length of every key of the table."""
+
 TABLE = TableSpec("attempts", b"a")
 
 

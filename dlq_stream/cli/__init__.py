@@ -1,4 +1,4 @@
-"""The command line: ``dlq-stream init | worker | policy | status | demo | --version``.
+"""The command line: ``dlq-stream init | worker | policy | status | list | show | retry ... | demo | --version``.
 
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
 command's problem only.
@@ -25,9 +25,24 @@ COMMANDS: Final = {
     "worker": "Run a stream worker until it is told to stop.",
     "policy": "Show and change how queues retry, while workers run.",
     "status": "Show the cluster-wide numbers per queue.",
-    "demo": "Show it all at work: failures, an outage, kill -9, and a verdict.",
+    "list": "List messages: next due first, by queue, status, error and age.",
+    "show": "Show one message: state, attempts, headers and payload.",
+    "retry": "Emit pending messages now.",
+    "reschedule": "Emit pending messages at another time.",
+    "resolve": "Close open or escalated messages: nothing more is to be done.",
+    "escalate": "Give open messages up, into their -dlq topics.",
+    "redrive": "Send escalated messages round again, with retries afresh.",
+    "purge": "Forget resolved or escalated messages.",
+    "quarantine": "List, show or retry what could not be understood.",
+    "demo": "Show it all at work: failures, an outage, kill -9, a verdict.",
 }
-"""The commands with their one-line help; each is the attribute ``command`` of the module of its name."""
+"""The commands with their one-line help; each is the attribute ``command`` of the module of its name, but for a few."""
+
+_ELSEWHERE: Final = {
+    "list": "listing",  # a module called list would be this package's `list`
+    **dict.fromkeys(("retry", "reschedule", "resolve", "escalate", "redrive", "purge"), "orders"),
+}
+"""These few: each is in the mapping ``commands`` of another module, by its name."""
 
 
 class _Commands(click.Group):
@@ -41,7 +56,8 @@ class _Commands(click.Group):
         """Import a command's module; None for a name that is no command."""
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"{__name__}.{cmd_name}").command
+        module = import_module(f"{__name__}.{_ELSEWHERE.get(cmd_name, cmd_name)}")
+        command: click.Command = module.commands[cmd_name] if cmd_name in _ELSEWHERE else module.command
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -104,5 +120,6 @@ def main() -> None:
 
     Every option is also an environment variable (DLQ_ and its name, as in DLQ_APP_ID) and a key of the settings file
     that --config or DLQ_CONFIG names (app_id); what only one command has carries its name there (--json of status is
-    DLQ_STATUS_JSON and status_json). An option beats the environment, which beats the file.
+    DLQ_STATUS_JSON and status_json). An option beats the environment, which beats the file. What names messages, and
+    what is done to them or to a queue, is said on the command line only: a forgotten variable must not widen an order.
     """

@@ -7,22 +7,16 @@ the failures and commands topics.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
-
-from dlq_stream.core.errors import ConfigurationError
-from dlq_stream.kafka import admin_client, reader, wait_for_brokers
-from dlq_stream.reading import read_table, records_until
+from dlq_stream.reading import read_table
 from dlq_stream.settings import Settings
 from dlq_stream.tables import stats
 from dlq_stream.tables.marker import MARKER_KEY
 from dlq_stream.tables.stats import PARTITION_QUEUE, Stats
-from dlq_stream.topics import AppTopics
-from dlq_stream.topics.cluster import Cluster
+from dlq_stream.view.app import now_ms, open_app
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,53 +47,20 @@ class Figures:
 
 async def read_figures(settings: Settings) -> Figures:
     """Read them.  Raises BrokersUnavailable, and ConfigurationError where the app's topics do not exist."""
-    await wait_for_brokers(settings.connection, settings.wait_seconds)
-    topics = AppTopics(settings.app_id)
     table = stats.TABLE.changelog(settings.app_id)
-    intake = {"failures": topics.failures, "commands": topics.commands}
-    async with admin_client(settings.connection) as admin:
-        cluster = Cluster(admin)
-        found = await cluster.describe([table, *intake.values()])
-        missing = sorted({table, *intake.values()} - set(found))
-        if missing:
-            raise ConfigurationError(
-                f"topic {missing[0]} does not exist; check app_id {settings.app_id!r}, or run `dlq-stream init`"
-            )
-        committed = await cluster.offsets(settings.app_id)
-    async with reader(settings.connection) as consumer:
-        rows = await read_table(consumer, table, found[table].partitions)
-        lag = {name: await _lag(consumer, topic, found[topic].partitions, committed) for name, topic in intake.items()}
+    async with open_app(settings, table) as app:
+        rows = await read_table(app.consumer, table, app.partitions)
+        lag = await app.lag()
     rows.pop(MARKER_KEY, None)
     queues = _by_queue(rows)
     return Figures(
         app_id=settings.app_id,
-        as_of_ms=time.time_ns() // 1_000_000,
-        partitions=found[table].partitions,
+        as_of_ms=now_ms(),
+        partitions=app.partitions,
         own=queues.pop(PARTITION_QUEUE, Stats()),
         queues=dict(sorted(queues.items())),
         lag=lag,
     )
-
-
-async def _lag(
-    consumer: AIOKafkaConsumer, topic: str, partitions: int, committed: Mapping[tuple[str, int], int]
-) -> int:
-    """Offsets between what the group committed and the end; nothing where only transaction markers are between."""
-    places = [TopicPartition(topic, number) for number in range(partitions)]
-    consumer.assign(places)
-    begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
-    starts = {place: max(begins[place], committed.get((topic, place.partition), 0)) for place in places}
-    behind = {place: ends[place] - starts[place] for place in places if ends[place] > starts[place]}
-    for place in places:
-        consumer.seek(place, starts[place])
-    consumer.pause(*(set(places) - set(behind)))
-    real: set[TopicPartition] = set()
-    async for record in records_until(consumer, {place: ends[place] for place in behind}):
-        place = TopicPartition(record.topic, record.partition)
-        if place not in real:  # one record tells; the others need not be read
-            real.add(place)
-            consumer.seek(place, ends[place])
-    return sum(behind[place] for place in real)
 
 
 def _by_queue(rows: Mapping[bytes, bytes]) -> dict[str, Stats]:

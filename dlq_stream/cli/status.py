@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from dlq_stream.cli.layout import age_seconds, aligned, duration, instant
 from dlq_stream.cli.options import settings_options
 from dlq_stream.cli.run import run
 from dlq_stream.settings import Settings
@@ -77,7 +77,7 @@ def _row(row: Stats, as_of_ms: int) -> dict[str, Any]:
         **{name: getattr(row, name) for name in GAUGES},
         **{name: _sorted(getattr(row, name)) for name in REASONS.values()},
         "oldest_open_ms": row.oldest_open_ms,
-        "oldest_open_age_seconds": _age_seconds(row.oldest_open_ms, as_of_ms),
+        "oldest_open_age_seconds": age_seconds(row.oldest_open_ms, as_of_ms),
         "totals": {shown: getattr(row, name) for name, shown in TOTALS.items()},
         "ignored": _sorted(row.ignored),
         "updated_ms": row.updated_ms or None,
@@ -96,10 +96,6 @@ def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
-def _age_seconds(instant_ms: int | None, as_of_ms: int) -> float | None:
-    return None if instant_ms is None else max(0, as_of_ms - instant_ms) / 1000
-
-
 def as_lines(figures: Figures) -> list[str]:
     """The figures as an aligned table and a few lines below it."""
     header = ["QUEUE", *(name.upper() for name in GAUGES), "OLDEST OPEN"]
@@ -108,9 +104,9 @@ def as_lines(figures: Figures) -> list[str]:
         rows.append(_cells("(all)", figures.total, figures.as_of_ms))
     total, ignored = figures.total, _ignored(figures)
     return [
-        f"{figures.app_id}, {figures.partitions} partitions, as of {_instant(figures.as_of_ms)}; {_freshness(figures)}",
+        f"{figures.app_id}, {figures.partitions} partitions, as of {instant(figures.as_of_ms)}; {_freshness(figures)}",
         "",
-        *(_aligned([header, *rows]) if rows else ["No failure was ever reported."]),
+        *(aligned([header, *rows]) if rows else ["No failure was ever reported."]),
         "",
         *_reasons(figures),
         "since the beginning: " + ", ".join(f"{shown} {getattr(total, name)}" for name, shown in TOTALS.items()),
@@ -133,34 +129,10 @@ def _words(counts: Mapping[str, int]) -> str:
 
 
 def _cells(queue: str, row: Stats, as_of_ms: int) -> list[str]:
-    age = _age_seconds(row.oldest_open_ms, as_of_ms)
+    age = age_seconds(row.oldest_open_ms, as_of_ms)
     return [queue, *(str(getattr(row, name)) for name in GAUGES), "-" if age is None else duration(age)]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(cell.ljust(width) if not place else cell.rjust(width) for place, (cell, width) in enumerate(cells))
-        for cells in (zip(row, widths, strict=True) for row in rows)
-    ]
-
-
 def _freshness(figures: Figures) -> str:
-    age = _age_seconds(figures.updated_ms, figures.as_of_ms)
+    age = age_seconds(figures.updated_ms, figures.as_of_ms)
     return "nothing was ever counted" if age is None else f"last change {duration(age)} before"
-
-
-def duration(seconds: float) -> str:
-    """``45s``, ``4m10s``, ``3h05m``, ``2d04h``."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    if whole < 86_400:
-        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
-    return f"{whole // 86_400}d{whole % 86_400 // 3600:02d}h"
-
-
-def _instant(instant_ms: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(instant_ms / 1000))

@@ -66,7 +66,7 @@ class _Desk:
     def apply(self, record: Record, command: MessageCommand) -> None:
         id_ = command.id
         row = self._row(id_)
-        why = _why_not(command, row)
+        why = why_not(command, row)
         if row is None or why is not None:
             self._ignore(id_, row, why or Ignored.ABSENT)
         elif isinstance(command, Succeeded):
@@ -92,7 +92,7 @@ class _Desk:
             case Action.RESCHEDULE:
                 self._schedule(order, row, order.due_at or 0)
             case Action.RESOLVE:
-                said = {"reason": OPERATOR, "detail": _said(order)}
+                said = {"reason": OPERATOR, "detail": said_by(order)}
                 self._close(order.id, row, Event.RESOLVED_BY_OPERATOR, "operator", **said)
             case Action.ESCALATE:
                 self._give_up(order, row)
@@ -124,7 +124,7 @@ class _Desk:
         self._turn.seen.append(MessageRescheduled(order.id, row.queue, due_ms, order.by))
 
     def _give_up(self, order: Order, row: Message) -> None:
-        turn, reason, detail = self._turn, EscalationReason.OPERATOR, _said(order)
+        turn, reason, detail = self._turn, EscalationReason.OPERATOR, said_by(order)
         if row.status is DLQMessageStatus.RETRYING:  # this delivery is over, and its outcome will not count any more
             attempts.trim(turn.tx, order.id, row.first_attempt, row.attempt, turn.engine.attempts_kept_max)
         turn.seen.append(MessageEscalated(order.id, row.queue, row.attempt, reason, detail))
@@ -155,7 +155,7 @@ class _Desk:
         self._turn.book.changed(old, new, event)
 
 
-def _why_not(command: MessageCommand, row: Message | None) -> Ignored | None:
+def why_not(command: MessageCommand, row: Message | None) -> Ignored | None:
     """Why the command has no effect on this row; None where it has."""
     if row is None:
         return Ignored.ABSENT
@@ -174,5 +174,6 @@ def _why_not(command: MessageCommand, row: Message | None) -> Ignored | None:
     return None
 
 
-def _said(order: Order) -> str:
+def said_by(order: Order) -> str:
+    """What `Message.detail` keeps of an order: its reason, and who gave it."""
     return f"{order.reason} ({order.by})" if order.by else order.reason

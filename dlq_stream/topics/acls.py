@@ -106,6 +106,7 @@ def _operator(settings: Settings) -> Iterator[Right]:
     yield Right("operator", ("Read", "DescribeConfigs"), "topic", _own(settings))
     yield Right("operator", ("Write",), "topic", topics.commands)
     yield Right("operator", ("Write",), "topic", topics.policies, "`dlq-stream policy`")
+    yield Right("operator", ("Write",), "topic", topics.failures, "quarantine retry")
     yield Right("operator", ("Describe",), "group", settings.app_id)
 
 

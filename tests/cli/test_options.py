@@ -23,9 +23,15 @@ from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQEr
 from dlq_stream.settings import QueueSettings, Settings
 from dlq_stream.settings.groups import AGENT_GROUPS, COMMAND_GROUPS, GROUPS
 
+ID = "0123456789abcdef" * 2
 NEEDED = {
     "policy set": ["heat", "--max-retries", "5"],
     "policy apply": [os.devnull],
+    "show": [ID],
+    "reschedule": [ID, "--in", "1h"],
+    **{name: [ID] for name in ("retry", "resolve", "escalate", "redrive", "purge")},
+    "quarantine show": ["3-1042"],
+    "quarantine retry": ["3-1042"],
 }
 """What a command does nothing without."""
 
@@ -44,6 +50,9 @@ def leaves() -> dict[str, click.Command]:
 
 
 LEAVES = leaves()
+
+ALIKE = ("reschedule", "resolve", "escalate", "redrive", "purge")
+"""Made as ``retry`` is."""
 
 
 def invoke(*arguments: str) -> Result:
@@ -160,6 +169,20 @@ def test_options_of_one_command_carry_its_name_elsewhere(
         (["policy", "set", "heat", "--reset", "--max-retries", "1"], "goes with no other field"),
         (["policy", "set", "heat", "--unset", "jitter", "--jitter", "full"], "and --unset jitter, too"),
         (["policy", "apply", "/nowhere/x.toml"], "policy file /nowhere/x.toml: No such file or directory; FILE must"),
+        (["list", "--older-than", "5"], "'5' is not a duration"),
+        (["list", "--status", "purged"], "'purged' is not one of"),
+        (["show", "abc"], "'abc' is not a message id"),
+        (["retry"], "which messages?"),
+        (["retry", "xyz"], "'xyz' is not a message id"),
+        (["retry", ID, "--queue", "heat"], "not both"),
+        (["retry", ID, "--limit", "3"], "--limit belongs to a filter"),
+        (["retry", ID, "--rate", "0"], "--rate"),
+        (["retry", ID, "--reason", "x" * 1001], "--reason: 1001 characters, at most 1000"),
+        (["reschedule", ID], "reschedule to when?"),
+        (["reschedule", ID, "--in", "1h", "--at", "2026-11-25T06:00:00Z"], "one of them"),
+        (["reschedule", ID, "--at", "2026-11-25T06:00:00"], "names no time zone"),
+        (["quarantine", "show", "3"], "'3' is no record in quarantine"),
+        (["quarantine", "retry"], "name records"),
     ],
 )
 def test_usage_and_configuration_are_code_2(arguments: list[str], told: str) -> None:
@@ -205,7 +228,7 @@ def test_variables_that_set_nothing_are_told(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("command", LEAVES)
+@pytest.mark.parametrize("command", [name for name in LEAVES if name not in ALIKE])
 def test_a_command_that_waits_for_brokers_can_be_told_to_stop(
     command: str, number: signal.Signals, tmp_path: Path
 ) -> None:
