@@ -1,4 +1,4 @@
-"""The command line: ``dlq-stream init | worker | policy | status | list | show | retry ... | demo | --version``.
+"""The command line: ``dlq-stream init | worker | policy | status | list | show | retry ... | doctor | demo | --version``.
 
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
 command's problem only.
@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "redrive": "Send escalated messages round again, with retries afresh.",
     "purge": "Forget resolved or escalated messages.",
     "quarantine": "List, show or retry what could not be understood.",
+    "doctor": "Look for what is wrong, and say what mends it.",
     "demo": "Show it all at work: failures, an outage, kill -9, a verdict.",
 }
 """The commands with their one-line help; each is the attribute ``command`` of the module of its name, but for a few."""

@@ -308,6 +308,27 @@ class StatusSettings(Group):
     """Print one JSON object, with stable names, instead of a table."""
 
 
+class DoctorSettings(Group):
+    """What ``doctor`` looks at, and for how long."""
+
+    doctor_json: bool = False
+    """Print one JSON object, with stable names, instead of text."""
+
+    doctor_source: Annotated[tuple[str, ...], NoDecode] = ()
+    """Source topics to look at for open transactions, separated by commas; those named like a queue are, anyway."""
+
+    doctor_seconds: float = Field(15.0, gt=0, le=600, allow_inf_nan=False)
+    """Seconds that each check may take; one that takes longer is a finding."""
+
+    doctor_held_seconds: float = Field(10.0, ge=0, le=900, allow_inf_nan=False)
+    """Seconds for which an open transaction may hold readers back; what is open for longer is wrong."""
+
+    @field_validator("doctor_source", mode="before")
+    @classmethod
+    def _names_of_sources(cls, value: Any) -> Any:
+        return _separated(value)
+
+
 class DemoSettings(Group):
     """How long and how fast the demo runs, and for whom."""
 
@@ -330,5 +351,10 @@ GROUPS: tuple[type[Group], ...] = (ConnectionSettings, TopicSettings, RetrySetti
 AGENT_GROUPS: tuple[type[Group], ...] = (MaskingSettings,)
 """The groups that an agent's reporter goes by, and commands that show what was reported, but no worker."""
 
-COMMAND_GROUPS: dict[str, type[Group]] = {"init": InitSettings, "status": StatusSettings, "demo": DemoSettings}
+COMMAND_GROUPS: dict[str, type[Group]] = {
+    "init": InitSettings,
+    "status": StatusSettings,
+    "doctor": DoctorSettings,
+    "demo": DemoSettings,
+}
 """The groups that one command alone goes by; their fields begin with its name."""

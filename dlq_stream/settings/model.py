@@ -13,6 +13,7 @@ from dlq_stream.core.policy import Policies
 from dlq_stream.settings.groups import (
     ConnectionSettings,
     DemoSettings,
+    DoctorSettings,
     InitSettings,
     LogSettings,
     MaskingSettings,
@@ -50,6 +51,7 @@ class Settings(
     MaskingSettings,
     InitSettings,
     StatusSettings,
+    DoctorSettings,
     DemoSettings,
     BaseSettings,
 ):
