@@ -317,6 +317,9 @@ class DoctorSettings(Group):
     doctor_source: Annotated[tuple[str, ...], NoDecode] = ()
     """Source topics to look at for open transactions, separated by commas; those named like a queue are, anyway."""
 
+    doctor_role: Literal["init", "worker", "agent", "operator"] | None = None
+    """The role whose rights this user should have; unset: those of any one will do."""
+
     doctor_seconds: float = Field(15.0, gt=0, le=600, allow_inf_nan=False)
     """Seconds that each check may take; one that takes longer is a finding."""
 

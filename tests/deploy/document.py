@@ -125,12 +125,12 @@ def judge_of(reference: str) -> Any:
     return _Judge({"$ref": reference, "components": DOCUMENT["components"]})
 
 
-def described(headers: Headers) -> dict[str, str | None] | None:
-    """Our headers as the document describes them; None where one that has to be UTF-8 is not."""
+def described(headers: Headers) -> dict[str, str | None]:
+    """Our headers as the document describes them; one that has to be UTF-8 and is not is null, which it may not be."""
     found: dict[str, str | None] = {}
     for name, raw in dict(header for header in headers if header[0] in names.OWN_HEADERS).items():
         if raw is None:
-            if name == names.ORIGINAL_KEY:
+            if name in RAW:
                 found[name] = None
         elif name in RAW:
             found[name] = base64.b64encode(raw).decode()
@@ -138,7 +138,7 @@ def described(headers: Headers) -> dict[str, str | None] | None:
             try:
                 found[name] = raw.decode("utf-8", "replace" if name in LENIENT else "strict")
             except UnicodeDecodeError:
-                return None
+                found[name] = None
     if category := found.get(names.CATEGORY):
         found[names.CATEGORY] = category.lower()  # "either case is read"
     return found

@@ -9,35 +9,31 @@ from typing import Any
 from dlq_stream.cli.doctor.finding import Finding, counted, ok, some, wrong
 from dlq_stream.cli.doctor.patient import ANSWER_SECONDS_MAX, Patient
 from dlq_stream.cli.doctor.protocol import ApiVersionsRequest
-from dlq_stream.core.errors import BrokersUnavailable
-from dlq_stream.kafka import UNREACHABLE, split_brokers, wait_for_brokers
+from dlq_stream.core.errors import ConfigurationError
+from dlq_stream.kafka import CONNECT_SECONDS_MAX, UNREACHABLE
+from dlq_stream.kafka_probe import problem_of
 from dlq_stream.settings import Settings
 
 
 async def addresses(settings: Settings) -> list[Finding]:
     """A finding for each address that was given; needs no client that is connected already."""
-    given = split_brokers(settings.brokers)
-    problems = await asyncio.gather(*(_problem_of(settings, address) for address in given))
-    return [
-        wrong(
-            "address",
-            f"no broker answers at {address}{f' ({problem})' if problem else ''}",
-            "start that broker, or take its address out of --brokers / DLQ_BROKERS",
+    return await asyncio.gather(*(_at(settings, address) for address in settings.connection.brokers))
+
+
+async def _at(settings: Settings, address: str) -> Finding:
+    try:
+        problem = await problem_of(address, settings.connection.security, CONNECT_SECONDS_MAX)
+    except ConfigurationError as error:  # it begins with the address, and ends with the fix
+        return wrong(
+            "refused",
+            str(error),
+            "correct the settings of TLS and SASL, or what the brokers know of this user",
             address,
         )
-        if problem is not None
-        else ok("address", f"a broker answers at {address}", address)
-        for address, problem in zip(given, problems, strict=True)
-    ]
-
-
-async def _problem_of(settings: Settings, address: str) -> str | None:
-    """What is wrong with an address; None where a broker answers there."""
-    try:
-        await wait_for_brokers(address, 0)
-    except BrokersUnavailable as error:
-        return str(error).partition(f"({address}: ")[2].rpartition("); check")[0]
-    return None
+    if problem:
+        fix = "start that broker, or take its address out of --brokers / DLQ_BROKERS"
+        return wrong("address", f"no broker answers at {problem}", fix, address)
+    return ok("address", f"a broker answers at {address}", address)
 
 
 async def check(patient: Patient) -> list[Finding]:

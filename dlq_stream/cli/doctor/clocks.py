@@ -108,7 +108,7 @@ async def _skews_ms(patient: Patient) -> dict[int, int]:
     skews: dict[int, int] = {}
     if not places:
         return skews
-    async with reader(patient.settings.brokers) as consumer:
+    async with reader(patient.settings.connection) as consumer:
         consumer.assign(places)
         begins, ends = await consumer.beginning_offsets(places), await consumer.end_offsets(places)
         for place in places:

@@ -25,7 +25,7 @@ from dlq_stream.cli.doctor import (
 from dlq_stream.cli.doctor.finding import Finding, Level, warning, wrong
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.cli.run import NOT_ALLOWED
-from dlq_stream.core.errors import BrokersUnavailable, DLQError
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, NotAllowed
 from dlq_stream.kafka import UNREACHABLE, admin_client, wait_for_brokers
 from dlq_stream.settings import Settings
 
@@ -71,19 +71,21 @@ class Examination:
 
 async def examine(settings: Settings, checks: Mapping[str, Check] = CHECKS) -> Examination:
     """Wait for one broker that answers, then check everything.  Raises nothing that brokers are to blame for."""
-    reached = True
+    reached, let_in = True, True
     try:
-        await wait_for_brokers(settings.brokers, settings.wait_seconds)
+        await wait_for_brokers(settings.connection, settings.wait_seconds)
     except BrokersUnavailable:
         reached = False
+    except ConfigurationError:  # which the findings about addresses say
+        let_in = False
     found = [(ADDRESSES, finding) for finding in await brokers.addresses(settings)]
-    if reached:
+    if reached and let_in:
         found += await _checked(settings, checks)
     return Examination(tuple(found), reached)
 
 
 async def _checked(settings: Settings, checks: Mapping[str, Check]) -> list[tuple[str, Finding]]:
-    async with admin_client(settings.brokers) as admin:
+    async with admin_client(settings.connection) as admin:
         patient = Patient(settings, admin)
         try:
             results = await asyncio.gather(*(_one(check, patient) for check in checks.values()))
@@ -97,7 +99,7 @@ async def _one(check: Check, patient: Patient) -> list[Finding]:
     try:
         async with asyncio.timeout(seconds):
             return await check(patient)
-    except NOT_ALLOWED as error:
+    except (*NOT_ALLOWED, NotAllowed) as error:
         return [
             warning(
                 "unchecked",

@@ -1,57 +1,64 @@
 """What whoever asks may do, as the brokers tell it; nothing is tried out.
 
-Rights on transactional ids cannot be asked for this way.  An operator may well have fewer rights than a worker needs,
-so what is missing is a warning: it says what a worker could not do as this user.
+The rights of each role are those of ``init --print-acls``.  An operator has fewer than a worker, so those of one role
+are enough, unless one is named.  Brokers tell about topics and groups (KIP-430), not about transactional ids.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
-from dlq_stream.cli.doctor.finding import Finding, ok, warning
+from dlq_stream.cli.doctor.finding import Finding, ok, some, warning
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.cli.doctor.protocol import NOT_TOLD
+from dlq_stream.topics.acls import ROLES, Right, Role, rights_of
 
-READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS = 3, 4, 8, 10
-"""``org.apache.kafka.common.acl.AclOperation``."""
+OPERATIONS: Final[Mapping[str, int]] = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
+"""Bits of what is told (``org.apache.kafka.common.acl.AclOperation``)."""
 
-WORDS: Final[Mapping[int, str]] = {
-    READ: "Read",
-    WRITE: "Write",
-    DESCRIBE: "Describe",
-    DESCRIBE_CONFIGS: "DescribeConfigs",
-}
+Granted = Mapping[tuple[str, str], int]
+"""By kind and name of a resource, what is allowed there."""
 
 
 async def check(patient: Patient) -> list[Finding]:
-    """What a worker does with the app's topics and its group, against what is allowed."""
-    topics, group = await patient.metadata(patient.topics.all), await patient.group()
-    found: list[Finding] = []
-    told = group["authorized_operations"] != NOT_TOLD
-    for name, topic in sorted(topics.items()):
-        granted = topic["authorized_operations"]
-        told |= granted != NOT_TOLD
-        found += _missing(f"topic {name}", granted, needed_of(name, patient))
-    found += _missing(f"group {patient.settings.app_id}", group["authorized_operations"], (READ, DESCRIBE))
-    if not told:
+    """Which roles this user can have, with the app's topics, its group, and sources that were named."""
+    settings = patient.settings
+    sources = [*settings.doctor_source, *settings.init_source]
+    rights = rights_of(settings, sources)
+    named = {right.name for right in rights if right.kind == "topic" and not right.is_prefix}
+    topics = await patient.metadata([*patient.topics.all, *(name for name in named if "<" not in name)])
+    granted = {("topic", name): topic["authorized_operations"] for name, topic in topics.items()}
+    granted["group", settings.app_id] = (await patient.group())["authorized_operations"]
+    if all(bits == NOT_TOLD for bits in granted.values()):
         return [ok("right", "the brokers do not tell what is allowed")]
-    return found or [ok("right", "this user may do what a worker does with the app's topics and its group")]
+    return [finding_of(granted, rights, settings.doctor_role)]
 
 
-def needed_of(topic: str, patient: Patient) -> tuple[int, ...]:
-    """What a worker does with one of the app's topics."""
-    if topic == patient.topics.quarantine:
-        return WRITE, DESCRIBE, DESCRIBE_CONFIGS
-    return READ, WRITE, DESCRIBE, DESCRIBE_CONFIGS
+def finding_of(granted: Granted, rights: Collection[Right], role: Role | None) -> Finding:
+    """Whether that is enough for ``role``; None: for any."""
+    missing = {each: list(_missing(granted, [one for one in rights if one.role == each])) for each in ROLES}
+    able = [each for each in ROLES if not missing[each]]
+    if role in able or (role is None and able):
+        unable = [f"{each} ({some(missing[each], 2)})" for each in ROLES if missing[each]]
+        lacks = f"; it lacks what these need: {', '.join(unable)}" if unable else ""
+        return ok("right", f"this user has the rights of {', '.join(able)}{lacks}")
+    needed = role or "operator"
+    return warning(
+        "right",
+        f"this user has not the rights of {'an' if needed[0] in 'aio' else 'a'} {needed}: {some(missing[needed])}",
+        "grant them, or ask as another user (dlq-stream init --print-acls prints the commands)",
+        needed,
+    )
 
 
-def _missing(resource: str, granted: int, needed: Iterable[int]) -> Iterable[Finding]:
-    lacking = [WORDS[each] for each in needed if granted != NOT_TOLD and not granted >> each & 1]
-    if lacking:
-        yield warning(
-            "right",
-            f"this user has not {', '.join(lacking)} on {resource}, which a worker needs",
-            "grant it if workers run as this user (dlq-stream init --print-acls lists all rights)",
-            resource,
-        )
+def _missing(granted: Granted, rights: Collection[Right]) -> Iterator[str]:
+    """``Write on topic x``, for each right that is not there; of resources that do not exist nothing is known."""
+    for right in rights:
+        for (kind, name), bits in sorted(granted.items()):
+            if kind != right.kind or bits == NOT_TOLD:
+                continue
+            if name == right.name or (right.is_prefix and name.startswith(right.literal)):
+                lacking = [each for each in right.operations if not bits >> OPERATIONS[each] & 1]
+                if lacking:
+                    yield f"{', '.join(lacking)} on {kind} {name}"

@@ -80,7 +80,7 @@ async def test_an_open_transaction(kafka: LocalKafka) -> None:
     source, name = unique_name("source"), unique_name("somebody")
     await create_topics(settings.brokers, source, f"{source}-dlq", partitions=1)
     failures = f"{settings.app_id}-failures"
-    async with writer(settings.brokers, transactional_id=name, transaction_timeout_ms=60_000) as producer:
+    async with writer(settings.connection, transactional_id=name, transaction_timeout_ms=60_000) as producer:
         assert [each.level for each in await found_by("transactions", settings)] == [Level.OK]
         await producer.begin_transaction()
         for topic in (failures, source, f"{source}-dlq"):
@@ -181,14 +181,20 @@ async def test_what_waits_for_a_person(kafka: LocalKafka) -> None:
 
 
 async def test_rights(kafka_factory: KafkaFactory) -> None:
-    """What this user may not do with the app's topics, by the brokers' own word."""
+    """What this user may not do with the app's topics, by the brokers' own word; one role's rights are enough."""
     settings = await app(kafka_factory(authorizer=True))
-    assert [each.level for each in await found_by("rights", settings)] == [Level.OK]
+    (everything,) = await found_by("rights", settings)
+    assert everything.what == "this user has the rights of init, worker, agent, operator"
     topic = f"{settings.app_id}-failures"
     await forbid(settings.brokers, topic, WRITE)
-    (finding,) = await found_by("rights", settings)
-    assert (finding.level, finding.subject) == (Level.WARNING, f"topic {topic}")
-    assert finding.what == f"this user has not Write on topic {topic}, which a worker needs"
+    (some_,) = await found_by("rights", settings)
+    assert some_.level is Level.OK
+    assert some_.what.startswith(
+        f"this user has the rights of operator; it lacks what these need: init (Write on topic {topic})"
+    )
+    (worker,) = await found_by("rights", settings, doctor_role="worker")
+    assert (worker.level, worker.subject) == (Level.WARNING, "worker")
+    assert worker.what == f"this user has not the rights of a worker: Write on topic {topic}"
 
 
 async def test_a_check_that_fails_is_a_finding_and_the_others_run(kafka: LocalKafka) -> None:
