@@ -1,4 +1,4 @@
-"""The command line: ``dlq-stream init | worker | policy | status | list | show | retry ... | doctor | demo | --version``.
+"""The command line: ``dlq-stream init | worker | policy | status | doctor | list | show | retry ... | demo``.
 
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
 command's problem only.

@@ -6,7 +6,7 @@ from typing import Final
 
 from dlq_stream.cli.doctor.finding import Finding, counted, ok, warning, wrong
 from dlq_stream.cli.doctor.patient import Patient
-from dlq_stream.cli.status import duration
+from dlq_stream.cli.layout import duration
 
 LAG_MAX: Final = 10_000
 """More waiting records are worth a look, though workers run."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dlq_stream.cli.doctor.finding import Finding, counted, ok, some, warning
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.cli.figures import Figures
-from dlq_stream.cli.status import duration
+from dlq_stream.cli.layout import duration
 from dlq_stream.core.reasons import UnwrittenReason
 
 PASSING = frozenset((UnwrittenReason.UNKNOWN, UnwrittenReason.DEFERRED))
