@@ -57,9 +57,11 @@ def origin_of(record: Record) -> Origin:
     retry that had no room for them: its own coordinates are not the origin's.
     """
     own = own_headers(record)
+    itself = Origin(record.topic, record.partition, record.offset, record.timestamp)
+    if not own:
+        return itself
     if names.ORIGINAL_TOPIC not in own and delivery_of(record, "") is not None:
         return Origin(record.topic)
-    itself = Origin(record.topic, record.partition, record.offset, record.timestamp)
     try:
         topic = read.topic(names.ORIGINAL_TOPIC, own.get(names.ORIGINAL_TOPIC) or b"")
         partition, offset, timestamp = (

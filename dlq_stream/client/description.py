@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from dlq_stream.client.errors import Permanent, RetryAfter
 from dlq_stream.core.header_values import error_message_chars_max, error_stacktrace_bytes_max
@@ -34,6 +34,12 @@ FRAMES_MAX = 200
 LAST_LINE_CHARS_MAX = 1_000
 """The message is cut to this in the last line of a stack trace, so that frames have room beside it."""
 
+REMEMBERED_MAX = 4_096
+"""So many classes' names and frames' texts are remembered, for most failures of a process look alike; at the bound all
+are forgotten."""
+REPEATS_MAX = 3
+"""A frame that repeats (a recursion) is shown so many times, as Python does."""
+
 _CUT = "[the beginning is cut]\n"
 _DIRECT = "\nThe above exception was the direct cause of the following exception:\n\n"
 _DURING = "\nDuring handling of the above exception, another exception occurred:\n\n"
@@ -49,6 +55,10 @@ _CONTEXT = BaseException.__dict__["__context__"].__get__
 _SUPPRESS = BaseException.__dict__["__suppress_context__"].__get__
 _TRACEBACK = BaseException.__dict__["__traceback__"].__get__
 _MEMBERS = BaseExceptionGroup.__dict__["exceptions"].__get__
+
+
+KeyT = TypeVar("KeyT")
+ValueT = TypeVar("ValueT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +91,7 @@ def describe(error: object, secrets: Secrets = NO_SECRETS) -> Description:
         types=_types_of(type(subject)),
         message=message,
         stacktrace=_stacktrace_of(chain, secrets) if _is_exception(error) else b"",
-        causes=tuple(dict.fromkeys(_name_of(type(cause)) for cause, _ in causes))[:TYPES_MAX],
+        causes=tuple(dict.fromkeys(_types_of(type(cause))[0] for cause, _ in causes))[:TYPES_MAX],
     )
 
 
@@ -100,8 +110,25 @@ def _is_exception(error: object) -> bool:
 
 
 def _types_of(cls: type) -> tuple[str, ...]:
-    bases = (base for base in _MRO(cls)[1:] if base not in _UNINTERESTING)
-    return tuple(_name_of(each) for each in (cls, *bases))[:TYPES_MAX]
+    """The dotted name of a class, then those of its bases."""
+    # By identity, for a metaclass may have a hash of its own; the class is kept, so that its id stays its own.
+    known = _types.get(id(cls))
+    if known is None:
+        bases = (base for base in _MRO(cls)[1:] if base not in _UNINTERESTING)
+        names = tuple(_name_of(each) for each in (cls, *bases))[:TYPES_MAX]
+        known = _remember(_types, id(cls), (cls, names))
+    return known[1]
+
+
+_types: dict[int, tuple[type, tuple[str, ...]]] = {}
+_frames: dict[tuple[str, int, str], str] = {}
+
+
+def _remember(known: dict[KeyT, ValueT], key: KeyT, value: ValueT) -> ValueT:
+    if len(known) >= REMEMBERED_MAX:
+        known.clear()
+    known[key] = value
+    return value
 
 
 def _name_of(cls: type) -> str:
@@ -176,18 +203,36 @@ def _block(error: BaseException, secrets: Secrets) -> str:
         frames.append((step.tb_frame, step.tb_lineno))
         step = step.tb_next
     message = _message_of(error, LAST_LINE_CHARS_MAX, secrets)
-    last = _name_of(type(error)) + (f": {message}" if message else "")
+    last = _types_of(type(error))[0] + (f": {message}" if message else "")
     head = "Traceback (most recent call last):\n" if frames else ""
     return f"{head}{_frames_text(frames)}{last}\n"
 
 
 def _frames_text(frames: deque[tuple[FrameType, int]]) -> str:
+    """The frames as Python prints them, repeats included."""
+    text, last, repeats = "", None, 0
+    for frame, line in frames:
+        code = frame.f_code
+        place = (code.co_filename, line, code.co_name)
+        if place != last:
+            text += _repeated(repeats)
+            last, repeats = place, 0
+        repeats += 1
+        if repeats <= REPEATS_MAX:
+            text += _frames.get(place) or _remember(_frames, place, _frame_text(frame, line))
+    return text + _repeated(repeats)
+
+
+def _repeated(times: int) -> str:
+    more = times - REPEATS_MAX
+    return f"  [Previous line repeated {more} more time{'s' if more > 1 else ''}]\n" if more > 0 else ""
+
+
+def _frame_text(frame: FrameType, line: int) -> str:
     try:
-        return "".join(traceback.StackSummary.extract(iter(frames), capture_locals=False).format())
+        return "".join(traceback.StackSummary.extract(iter([(frame, line)]), capture_locals=False).format())
     except Exception:  # a source loader of someone's own, asked for a line, may do anything
-        return "".join(
-            f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n' for frame, line in frames
-        )
+        return f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}\n'
 
 
 def _tail(text: str, bytes_max: int) -> bytes:

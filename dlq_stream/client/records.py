@@ -201,7 +201,11 @@ def _headers(headers: Any) -> Headers:
         raise UnusableRecord(
             f"the record's headers, of type {type(headers).__name__}, are not pairs of name and value"
         ) from None
-    return tuple([(_name(name), _header_value(name, value)) for name, value in pairs])
+    return tuple([pair if _is_plain(pair) else (_name(pair[0]), _header_value(*pair)) for pair in pairs])
+
+
+def _is_plain(pair: tuple[object, object]) -> bool:
+    return type(pair[0]) is str and (type(pair[1]) is bytes or pair[1] is None)
 
 
 def _name(name: object) -> str:

@@ -113,6 +113,8 @@ class Masking:
 
     def apply(self, headers: Headers, value: bytes | None) -> Masked:
         """The record without what is to be hidden."""
+        if not self:
+            return Masked(headers, value)
         shown_headers, from_headers = _mask_headers(headers, self.header_patterns)
         shown_value, from_value = _mask(value, self.pointers)
         parts = ("headers",) * (shown_headers != headers) + ("value",) * (shown_value != value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dlq_stream.client import description
 from dlq_stream.client.description import CAUSES_MAX, TYPE_CHARS_MAX, describe, encodable
 from dlq_stream.core.header_values import error_message_chars_max, error_stacktrace_bytes_max
 
@@ -256,3 +258,40 @@ def test_bounds_hold(length: int, char: str) -> None:
     found = describe(ValueError(char * length))
     assert len(found.message) <= error_message_chars_max
     assert len(found.stacktrace) <= error_stacktrace_bytes_max
+
+
+def test_frames_are_shown_as_python_shows_them() -> None:
+    """Recursions are folded, and what is remembered from one failure to the next is the same text."""
+
+    def one(depth: int) -> None:
+        if depth:
+            other(depth - 1) if depth % 7 == 0 else one(depth - 1)
+        else:
+            raise ValueError("deep")
+
+    def other(depth: int) -> None:
+        one(depth)
+
+    for depth in (0, 1, 2, 3, 4, 5, 6, 7, 20, 50):
+        with pytest.raises(ValueError, match="deep") as caught:
+            one(depth)
+        plain = "".join(traceback.StackSummary.extract(traceback.walk_tb(caught.tb)).format())
+        for _ in range(2):
+            assert plain in describe(caught.value).stacktrace.decode()
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a class whose metaclass has a hash of its own is no hindrance."""
+    monkeypatch.setattr(description, "REMEMBERED_MAX", 8)
+
+    class Odd(type):
+        def __hash__(cls) -> int:
+            raise RuntimeError("no hash")
+
+        def __eq__(cls, other: object) -> bool:
+            raise RuntimeError("no comparison")
+
+    for number in range(30):
+        made = Odd(f"Error{number}", (ValueError,), {})
+        assert describe(made()).types[0].endswith(f".Error{number}")
+        assert len(description._types) <= 8
