@@ -22,7 +22,9 @@ or after the brokers have acknowledged the report of its failure:
 * What the function returns, unless it is None, is what the agent yields: for sinks, and for who asks.
 * Retries that are meant for another consumer group are acknowledged and not handled; those for this one are followed by
   a report of their outcome.
-* While a report is not acknowledged, the agent waits and its partitions with it, and says so in the log.
+* While a report is not acknowledged, the agent waits, and its partitions with it, and says so in the log.  A rebalance
+  waits for it, too, as Faust waits for every event; after ``broker_max_poll_interval`` Kafka gives the partitions to
+  another worker, which reads the event again.
 * The topic should be ``raw``.  What Faust's own deserializers cannot read never reaches an agent: Faust acknowledges
   it and throws the error into the agent.  Parsed in the function, it is a failure like any other.
 * Faust hands over headers as a dict, which loses repeats.  Reports are made from the message as it came.
@@ -36,7 +38,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
-from dlq_stream.adapters.holding import until_acknowledged
+from dlq_stream.adapters.holding import Stopped, until_acknowledged
 from dlq_stream.client.current import handling
 from dlq_stream.client.records import NO_TIMESTAMP, PlainRecord
 from dlq_stream.client.reporter import FailureReporter
@@ -73,7 +75,11 @@ def reported(reporter: FailureReporter) -> Callable[[Handle], Agent]:
                 return
             by_hand = stream.noack()
             async for event in by_hand.events():
-                result = await _handled(event, handle, reporter)
+                try:
+                    result = await _handled(event, handle, reporter)
+                except Stopped:  # the worker ends; it would wait for this event to be acknowledged, for ever
+                    stream.app.consumer.unacked.discard(event.message)
+                    return
                 if result is not None:
                     yield result
                 await by_hand.ack(event)
@@ -109,6 +115,7 @@ async def _handled(event: EventT, handle: Handle, reporter: FailureReporter) -> 
     delivery = reporter.delivery(record)
     if delivery is not None and not delivery.for_this_group:
         return None
+    stopping = event.app.wait_for_stopped
     with handling(record) as handled:
         try:
             result = await handle(event)
@@ -116,9 +123,9 @@ async def _handled(event: EventT, handle: Handle, reporter: FailureReporter) -> 
             failure = error
         else:
             if delivery is not None and not handled.reported:
-                await until_acknowledged(lambda: reporter.succeeded(record))
+                await until_acknowledged(lambda: reporter.succeeded(record), stopping)
             return result
-    await until_acknowledged(lambda: reporter.report(record, failure))
+    await until_acknowledged(lambda: reporter.report(record, failure), stopping)
     return None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import TypeVar
 
 FIRST_WAIT_SECONDS = 0.5
@@ -22,18 +23,35 @@ ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 
-async def until_acknowledged(attempt: Callable[[], Awaitable[ResultT]]) -> ResultT:
-    """The result of the first ``attempt`` that does not fail; only a cancellation ends the wait before.
+class Stopped(Exception):
+    """The process is to end, and the report is not acknowledged; nothing may be committed."""
 
-    What has failed is said in the log each time, with its fix.
+
+async def until_acknowledged(
+    attempt: Callable[[], Awaitable[ResultT]], stopping: Callable[[], Awaitable[object]] | None = None
+) -> ResultT:
+    """The result of the first ``attempt`` that does not fail.
+
+    What has failed is said in the log each time, with its fix.  Only a cancellation ends the wait before, or that
+    ``stopping`` returns: then `Stopped` is raised, after the attempt that is being made.
     """
     for wait_seconds in waits():
         try:
             return await attempt()
         except Exception as error:
             complain(error, wait_seconds)
-        await asyncio.sleep(wait_seconds)
+        await _wait(wait_seconds, stopping)
     raise AssertionError("there is always another wait")
+
+
+async def _wait(seconds: float, stopping: Callable[[], Awaitable[object]] | None) -> None:
+    if stopping is None:
+        await asyncio.sleep(seconds)
+        return
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await stopping()
+            raise Stopped
 
 
 def waits() -> Iterator[float]:

@@ -39,8 +39,8 @@ AFTER = {
     "confluent": "",
     "faststream": "import asyncio; asyncio.run(app.run())",
     "faust": """
-import sys, tempfile
-sys.argv[1:] = ["--datadir", tempfile.mkdtemp(prefix="dlq-faust-"), "worker", "--without-web", "-l", "info"]
+import sys
+sys.argv[1:] = ["worker", "--without-web", "-l", "info"]
 app.main()
 """,
 }
@@ -86,7 +86,7 @@ class Example:
                 [sys.executable, str(directory / "agent.py")],
                 stdout=said,
                 stderr=logged,
-                cwd=ROOT,
+                cwd=directory,  # Faust makes a directory for its data there
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
 

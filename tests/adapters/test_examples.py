@@ -35,7 +35,10 @@ async def events_of(bootstrap: str, topic: str) -> dict[tuple[int, int | None], 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
 async def test_what_fails_is_reported_and_then_committed(kafka: LocalKafka, tmp_path: Path, adapter: str) -> None:
-    """Failures of handling and of parsing; outcomes of our retries; none of others' retries; and no commit before."""
+    """Failures of handling and of parsing; outcomes of our retries; none of others' retries.
+
+    While a report is not acknowledged nothing is committed, and the process can be ended all the same.
+    """
     example = await prepared(adapter, kafka.bootstrap)
     failures, commands = f"{example.app_id}-failures", f"{example.app_id}-commands"
     await example.write(b'{"n": 0}', b'{"n": 1}')
@@ -61,17 +64,30 @@ async def test_what_fails_is_reported_and_then_committed(kafka: LocalKafka, tmp_
         (outcome,) = await read_topic(kafka.bootstrap, commands)
         assert json.loads(outcome.value or b"") == {"type": "succeeded", "message_id": OURS, "attempt": 2}
 
-        await delete_topic(kafka.bootstrap, failures)
-        await example.write(b'{"n": 1}', b'{"n": 0}')
-        await eventually(
-            lambda: logged(example), lambda text: "not acknowledged, so nothing is committed" in text, example
-        )
-        await asyncio.sleep(REPORT_SECONDS)
+        await lose_the_failures_topic(example)
         assert await example.committed() <= 6
         await create_topics(kafka.bootstrap, failures, partitions=2)
         await committed_at_least(example, 8)
         assert (await events_of(kafka.bootstrap, failures)).keys() == {(0, 6)}
         assert example.said() == [0, 1, 2, 1, 1, 0]
+
+        if adapter != "faststream":  # which gives a handler 15 s to end
+            await lose_the_failures_topic(example)
+            await asyncio.wait_for(example.end(), 10)
+            assert await example.committed() <= 8
     finally:
-        code = await example.end()
-    assert code in (0, 1, -2, 130), example.logged()
+        await example.end()
+
+
+async def lose_the_failures_topic(example: Example) -> None:
+    """Have a record fail whose report cannot be acknowledged, and one behind it succeed, and give it time."""
+    complaint = "not acknowledged, so nothing is committed"
+    complaints = example.logged().count(complaint)
+    await delete_topic(example.bootstrap, f"{example.app_id}-failures")
+    await example.write(b'{"n": 1}', b'{"n": 0}')
+    await eventually(
+        lambda: logged(example),
+        lambda text: text.count("not acknowledged, so nothing is committed") > complaints,
+        example,
+    )
+    await asyncio.sleep(REPORT_SECONDS)  # long enough for Faust to commit, if it wanted to

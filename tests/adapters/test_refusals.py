@@ -153,6 +153,10 @@ async def test_holding_on_ends_with_an_answer_or_a_cancellation(
 
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(holding.until_acknowledged(never), 0.05)
+    ending = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, ending.set)
+    with pytest.raises(holding.Stopped):
+        await holding.until_acknowledged(never, ending.wait)
     found = holding.waits()
     assert [next(found) for _ in range(16)][-2:] == [16.384, 30.0]
 

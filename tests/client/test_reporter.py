@@ -14,9 +14,10 @@ import pytest
 from aiokafka.errors import MessageSizeTooLargeError
 from aiokafka.partitioner import DefaultPartitioner
 
-from dlq_stream import FailureReporter
+from dlq_stream import FailureReporter, SyncFailureReporter
 from dlq_stream.client import NotStarted
 from dlq_stream.client import reporter as reporter_module
+from dlq_stream.client.sync_reporter import GRACE_SECONDS
 from dlq_stream.core import headers as names
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, TooLarge
 from dlq_stream.core.headers import parse_failure
@@ -155,16 +156,25 @@ async def test_brokers_that_are_away_and_come_back(kafka_factory: KafkaFactory) 
     """A report waits for them within its time; beyond that it says so, and a second try of it is the same message."""
     kafka = kafka_factory()
     app_id = await app_with_topics(kafka)
+    synchronous = SyncFailureReporter(kafka.bootstrap, GROUP, app_id=app_id, timeout_seconds=2)
+    await asyncio.to_thread(synchronous.start)
     async with FailureReporter(kafka.bootstrap, GROUP, app_id=app_id, timeout_seconds=2) as hasty:
         await asyncio.to_thread(kafka.pause)
+        waiting = synchronous.submit(Read(), ValueError())
         with pytest.raises(BrokersUnavailable, match="not acknowledged within 2 s"):
             await hasty.report(Read(), ValueError())
+        with pytest.raises(BrokersUnavailable, match="not acknowledged within 2 s"):
+            await asyncio.to_thread(synchronous.report, Read(), ValueError())
+        started = time.monotonic()
+        await asyncio.to_thread(synchronous.stop)
+        assert time.monotonic() - started < 2 + GRACE_SECONDS
+        assert isinstance(waiting.exception(0), BrokersUnavailable)
         await asyncio.to_thread(kafka.resume)
     async with FailureReporter(kafka.bootstrap, GROUP, app_id=app_id) as patient:
         await asyncio.to_thread(kafka.kill)
-        waiting = asyncio.create_task(patient.report(Read(), ValueError()))
+        reporting = asyncio.create_task(patient.report(Read(), ValueError()))
         await asyncio.to_thread(kafka.start)
-        message_id = await waiting
+        message_id = await reporting
     found = await read_topic(kafka.bootstrap, f"{app_id}-failures")
     assert {record.key.decode() for record in found} == {message_id}
 

@@ -81,6 +81,15 @@ def own(headers: Headers) -> dict[str, bytes | None]:
     return dict(found)
 
 
+def test_what_says_that_a_record_was_masked_stays_with_it() -> None:
+    """Like a header of the user's: through the event, the retry, and the dead letter."""
+    masked = (("unit", b"***"), (names.MASKED, b"headers"))
+    event = parse_failure(Received(headers=failure_headers(masked, FACTS, original_key=None)))
+    assert event.headers == masked
+    assert emission_headers(event.headers, FACTS)[:2] == masked
+    assert dead_letter_headers(event.headers, FACTS, "no-retry")[:2] == masked
+
+
 def test_a_retry() -> None:
     """The user's headers first, as they came; then all that is known."""
     headers = emission_headers(USER, FACTS)
