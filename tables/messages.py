@@ -10,6 +10,8 @@ Key: the message id, 16 raw bytes.  Three local indexes are derived from a row:
   yet in its ``-dlq`` topic, has no ``closed_ms``.
 
 The fields that indexes depend on come first, so that deriving decodes no more than those.
+
+Versions: 1.1 added `Message.slot_ms`.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     latest redrive began) and the time budget from ``allowance_from_ms``.  ``revision`` grows with each transition.
     ``reason`` says why the message was given up (a `dlq_stream.core.decide.EscalationReason`) or that an operator
     closed it, ``detail`` says more in words.  ``record_bytes`` is the size of the first row of `attempts`, so that
-    timers know what reading it costs.
+    timers know what reading it costs.  ``slot_ms`` is the latest slot that its queue's limit gave the message; it is
+    still waiting for that one where ``due_ms`` is the same (whoever sets ``due_ms`` need not think of it).
     """
 
     status: DLQMessageStatus
@@ -101,6 +104,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dead_letter_tries: int = 0
     dead_letter_reason: str = ""
     stuck_reason: str = ""
+    slot_ms: int | None = None
 
     @property
     def booked(self) -> str:
@@ -124,7 +128,7 @@ class _Head(msgspec.Struct, frozen=True, array_like=True, gc=False):
     booked_as: str = ""
 
 
-codec: Codec[Message] = Codec(Message)
+codec: Codec[Message] = Codec(Message, minor=1)
 _decode_head = msgspec.msgpack.Decoder(_Head).decode
 
 _STATUS_BYTES = {

@@ -11,7 +11,8 @@ Figures by reason are maps.  What may be a key is an enumeration (`Ignored`, `St
 has no more of them than these have members, whatever the input is.
 
 Versions: 1.1 added `Stats.stuck_reasons` and `Stats.unwritten_reasons`.  They add up to the gauges `Stats.stuck` and
-`Stats.unwritten`, but for what workers of 1.0 booked, which did not know them.
+`Stats.unwritten`, but for what workers of 1.0 booked, which did not know them.  1.2 added `Stats.pace`, which is no
+figure: where a queue with a limit stands is kept here because every emission writes this row anyway.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import msgspec
 
 from dlq_stream.core.lifecycle import Event
 from dlq_stream.core.model import DLQMessageStatus
+from dlq_stream.core.pace import Pace
 from dlq_stream.core.reasons import StuckReason, UnwrittenReason
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.tables import messages
@@ -49,7 +51,8 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
 
     Gauges: messages by status; of those, ``stuck`` ones, which no timer looks at until an operator does, and
     ``unwritten`` ones, which are ESCALATED but not in their ``-dlq`` topic; and both by reason.  Totals count since the
-    app's topics exist.  ``oldest_open_ms`` is an instant, so that readers compute the age.
+    app's topics exist.  ``oldest_open_ms`` is an instant, so that readers compute the age.  ``pace`` belongs to one
+    partition, and to no sum.
     """
 
     pending: int = 0
@@ -78,6 +81,7 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     # ---- 1.1
     stuck_reasons: dict[str, int] = msgspec.field(default_factory=dict)
     unwritten_reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    pace: Pace = Pace()
 
     @property
     def open(self) -> int:
@@ -85,12 +89,14 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
         return self.pending + self.retrying
 
 
-codec: Codec[Stats] = Codec(Stats, minor=1)
+codec: Codec[Stats] = Codec(Stats, minor=2)
 
 BY_REASON = ("ignored", "stuck_reasons", "unwritten_reasons")
 """The figures that are maps from a reason to a number."""
 
-_SUMMED = tuple(name for name in Stats.__struct_fields__ if name not in (*BY_REASON, "oldest_open_ms", "updated_ms"))
+_SUMMED = tuple(
+    name for name in Stats.__struct_fields__ if name not in (*BY_REASON, "oldest_open_ms", "updated_ms", "pace")
+)
 
 _TOTALS: dict[Event, str] = {
     Event.FAILED_AGAIN: "failures",
@@ -208,6 +214,7 @@ class StatsBook:
         self._changes: dict[tuple[str, _Kind | None, _Kind | None, Event | None], int] = {}
         self._ignored: Counter[tuple[str, str]] = Counter()
         self._own: Counter[str] = Counter()
+        self._paces: dict[str, Pace] = {}
         self._admitted: dict[str, str] = {}
         self._room: int | None = None
 
@@ -242,6 +249,16 @@ class StatsBook:
         """An event about ``row`` (None: there is none) had no effect."""
         self._ignored[PARTITION_QUEUE if row is None else row.booked, reason] += 1
 
+    def stored(self, booked: str) -> Stats:
+        """The row of a queue as the transaction has it so far, without what this book will add."""
+        key = stats_key(booked, self._tx.partition)
+        raw = self._tx.get_many("stats", (key,))[key]
+        return Stats() if raw is None else codec.decode(raw)
+
+    def paced(self, booked: str, pace: Pace) -> None:
+        """Keep the pace of a queue's emissions."""
+        self._paces[booked] = pace
+
     def quarantined(self) -> None:
         """An event went to the quarantine topic."""
         self._own["quarantined"] += 1
@@ -264,6 +281,8 @@ class StatsBook:
             figures.setdefault(queue, Counter())[f"ignored.{reason}"] += count
         if self._own:
             figures.setdefault(PARTITION_QUEUE, Counter()).update(self._own)
+        for queue in self._paces:
+            figures.setdefault(queue, Counter())
         if figures:
             self._write(figures, reordered)
 
@@ -277,6 +296,8 @@ class StatsBook:
             values = _added(row, counter)
             if queue != PARTITION_QUEUE:
                 values["oldest_open_ms"] = self._oldest_open(queue, row, counter, queue in reordered)
+            if queue in self._paces:
+                values["pace"] = self._paces[queue]
             row = msgspec.structs.replace(row, **values, updated_ms=tx.now_ms)
             tx.put("stats", keys[queue], codec.encode(row))
 

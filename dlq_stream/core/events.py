@@ -108,6 +108,14 @@ class RetryPutOff(NamedTuple):
     due_ms: int
 
 
+class RetryPaced(NamedTuple):
+    """A retry is due, but its queue may not emit more at the moment; its slot is at ``due_ms``."""
+
+    id: bytes
+    queue: str
+    due_ms: int
+
+
 class DeadLetterWritten(NamedTuple):
     """An escalated message was written to its ``-dlq`` topic."""
 
@@ -171,6 +179,7 @@ Happening = (
     | MessageRedriven
     | MessagePurged
     | RetryPutOff
+    | RetryPaced
     | DeadLetterWritten
     | DeadLetterDelayed
     | EventIgnored

@@ -30,6 +30,11 @@ rules_max = 1_000
 """More classification rules than this per queue are refused: each unknown error would be compared with all of them."""
 
 
+rate_min = 0.001
+rate_max = 1_000_000.0
+"""Limits per second below or beyond this are a mistake; a policy that asks for them is refused."""
+
+
 @dataclass(frozen=True, slots=True)
 class Override:
     """What differs from the queue's policy for some of its errors; None means as the queue."""
@@ -54,6 +59,8 @@ class RetryPolicy:
     * ``emit_to``: ``source`` retries in the original topic, ``retry`` in ``retry_topic``, a template with the fields
       ``{topic}`` and ``{group}``.
     * ``write_compacted``: retry into compacted topics too, where a retry makes an old value the latest of its key.
+    * ``emit_per_second_max``: at most so many retries of the queue per second, see `dlq_stream.core.pace`; None: no
+      limit.
     * ``rules``: classification rules, tried in order and before the default ones.
     * ``by_error``: overrides by error type (class name or dotted name, base classes included) or by category
       (``transient``, ``unknown``); the first of an error's types that is listed counts, then its category.
@@ -69,6 +76,7 @@ class RetryPolicy:
     emit_to: EmitTo = "source"
     retry_topic: str = "{topic}-retry"
     write_compacted: bool = False
+    emit_per_second_max: float | None = None
     rules: tuple[Rule, ...] = ()
     by_error: Mapping[str, Override] = field(default_factory=dict)
     _merged: Mapping[str, RetryPolicy] = field(init=False, repr=False, compare=False)
@@ -84,6 +92,8 @@ class RetryPolicy:
         _one_of("jitter", self.jitter, get_args(Jitter))
         _one_of("emit_to", self.emit_to, get_args(EmitTo))
         check_retry_topic_template(self.retry_topic)
+        if self.emit_per_second_max is not None:
+            _rate("emit_per_second_max", self.emit_per_second_max)
         if len(self.rules) > rules_max:
             raise ConfigurationError(f"rules: {len(self.rules)} given, at most {rules_max} are allowed")
         object.__setattr__(self, "_merged", self._merge())
@@ -135,6 +145,11 @@ def _whole(name: str, value: int, low: int, high: int) -> None:
 def _multiplier(value: float) -> None:
     if type(value) not in (int, float) or not math.isfinite(value) or value < 1:
         raise ConfigurationError(f"backoff_multiplier: {shown(value)} is not a finite number of at least 1")
+
+
+def _rate(name: str, value: float) -> None:
+    if type(value) not in (int, float) or not rate_min <= value <= rate_max:  # a NaN is in no range
+        raise ConfigurationError(f"{name}: {shown(value)} is not a number from {rate_min:g} to {rate_max:g}")
 
 
 def _one_of(name: str, value: str, allowed: Sequence[str]) -> None:

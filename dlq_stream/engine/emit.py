@@ -4,13 +4,11 @@ Three kinds of rows are in it: PENDING ones, whose retry is emitted; RETRYING on
 and ESCALATED ones that are not in their ``-dlq`` topic yet.  Sending and changing the row are one transaction.
 
 Nothing that one row needs may hold up the others: a destination that nothing is known of is passed over, an unusable
-one escalates its message, what is for one that does not answer is put off, and a row that cannot be processed at all
-leaves the index with a ``stuck_reason``.
+one escalates its message, what is for one that does not answer is put off, what exceeds its queue's limit is given a
+later slot, and a row that cannot be processed at all leaves the index with a ``stuck_reason``.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -22,6 +20,7 @@ from dlq_stream.core.events import (
     MessageResolved,
     OutcomeTimedOut,
     RetryEmitted,
+    RetryPaced,
     RetryPutOff,
     RowStuck,
 )
@@ -30,12 +29,13 @@ from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 from dlq_stream.core.outgoing import Facts, emission_headers
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.core.reasons import StuckReason
-from dlq_stream.core.transaction import UNAVAILABLE, Destination, Transaction
+from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine.context import EmitResult, Engine
 from dlq_stream.engine.dead_letters import deliver, topic_of
 from dlq_stream.engine.fingerprint import fingerprint
+from dlq_stream.engine.pacing import Pacing
+from dlq_stream.engine.routes import Route, Routes
 from dlq_stream.engine.sending import send_original
-from dlq_stream.engine.targets import refusal_of, target_of
 from dlq_stream.engine.turn import Budget, Turn, advance
 from dlq_stream.tables import attempts, messages
 from dlq_stream.tables.attempts import Attempt, attempt_key
@@ -76,25 +76,12 @@ def emit_due(tx: Transaction, engine: Engine, *, records_max: int, bytes_max: in
     """
     run = _Run(Turn(tx, engine), records_max, Budget(bytes_max))
     run.look()
-    run.turn.finish()
+    run.finish()
     return EmitResult(run.emitted, run.handled, run.next_due_ms(), run.more, frozenset(run.unknown))
 
 
 class RecordMissing(DLQError):
     """The first attempt, which holds the original record, is not there."""
-
-
-class _Route(NamedTuple):
-    """Where retries of a kind go.  ``destination`` None: it has to be looked up first.
-
-    ``away``: it does not answer at the moment.  ``unusable``: why nothing can be written there, and that in words.
-    """
-
-    policy: RetryPolicy
-    target: str
-    destination: Destination | None
-    away: bool
-    unusable: tuple[EscalationReason, str] | None
 
 
 class _Run:
@@ -120,7 +107,8 @@ class _Run:
         self._budget = budget
         self._looks_left = LOOKS_PER_RECORD_MAX * records_max
         self._passed_over: list[tuple[bytes, Message]] = []
-        self._routes: dict[tuple[str, str, str, str], _Route] = {}
+        self._routes = Routes(turn)
+        self._pacing = Pacing(turn)
 
     @property
     def more(self) -> bool:
@@ -154,6 +142,11 @@ class _Run:
                 self._postpone()
                 break
 
+    def finish(self) -> None:
+        """Write the figures, last."""
+        self._pacing.save()
+        self.turn.finish()
+
     def _page(self, page: list[tuple[int, bytes]]) -> None:
         """Choose what the bounds allow, read the records of all that in one call, then deal with each row."""
         tx = self.turn.tx
@@ -169,10 +162,13 @@ class _Run:
             if self.handled + len(chosen) >= self._records_max:
                 self.full = True
                 break
-            if _may_need_record(row):
-                if not self._budget.affords(row.record_bytes):
-                    self.full = True
-                    break
+            needed = _may_need_record(row)
+            if needed and not self._budget.affords(row.record_bytes):
+                self.full = True
+                break
+            if self._is_paced(message_id, row):
+                continue
+            if needed:
                 self._budget.spend(row.record_bytes)
             chosen.append((message_id, row, attempt_key(message_id, row.first_attempt)))
         records = tx.get_many("attempts", [key for _, row, key in chosen if row.status is _PENDING])
@@ -193,7 +189,7 @@ class _Run:
     def _must_wait(self, message_id: bytes, row: Message) -> bool:
         """Whether the row's destination has to be looked up first."""
         if row.status is _PENDING:
-            route = self._route(row)
+            route = self._routes.of(row)
             if route.destination is not None or route.unusable is not None:
                 return False
             topic = route.target
@@ -208,22 +204,18 @@ class _Run:
         self._passed_over.append((message_id, row))
         return True
 
-    def _route(self, row: Message) -> _Route:
-        """The row's route; what is known of a topic does not change within a transaction, so it is found once."""
-        kind = row.queue, row.group, row.origin_topic, row.retry_topic
-        route = self._routes.get(kind)
-        if route is None:
-            route = self._routes[kind] = self._find_route(row)
-        return route
-
-    def _find_route(self, row: Message) -> _Route:
-        policy = self._policy(row)
-        target = target_of(row, policy)
-        destination = self.turn.tx.destination(target)
-        away = destination is not None and destination.refusal == UNAVAILABLE
-        forbidden = refusal_of(row, target, self.turn.engine)
-        unusable = (EscalationReason.FORBIDDEN, forbidden) if forbidden else _unusable(destination, policy)
-        return _Route(policy, target, destination, away, unusable)
+    def _is_paced(self, message_id: bytes, row: Message) -> bool:
+        """Whether the row is a retry that its queue's limit holds back; it then has its slot."""
+        if row.status is not _PENDING:
+            return False
+        route = self._routes.of(row)
+        slot_ms = self._pacing.slot_ms(row, route.policy) if route.open else None
+        if slot_ms is None:
+            return False
+        self.handled += 1
+        self._write(message_id, row, replace(row, due_ms=slot_ms, slot_ms=slot_ms), None)
+        self.turn.seen.append(RetryPaced(message_id, row.queue, slot_ms))
+        return True
 
     def _postpone(self) -> None:
         """Put off the rows passed over, so that those behind them get their turn."""
@@ -273,7 +265,7 @@ class _Run:
         if raw is None:
             raise RecordMissing("the first attempt, which holds the original record, is missing")
         first = attempts.codec.decode(raw)
-        route = self._route(row)
+        route = self._routes.of(row)
         if route.away:
             self._put_off(message_id, row, route.target)
             return
@@ -294,7 +286,7 @@ class _Run:
         self.turn.seen.append(RetryPutOff(message_id, row.queue, target, due_ms))
 
     def _send(
-        self, message_id: bytes, row: Message, first: Attempt, route: _Route
+        self, message_id: bytes, row: Message, first: Attempt, route: Route
     ) -> tuple[EscalationReason, str] | None:
         """Stage the retry; returns why the target is unusable where it is."""
         assert route.destination is not None, "rows whose destination is not known are passed over"
@@ -369,20 +361,6 @@ def _why_stuck(error: Exception) -> StuckReason:
 def _may_need_record(row: Message) -> bool:
     """Whether dealing with the row may take its original record: all but the time-out of a silent consumer."""
     return row.status is not _RETRYING or row.outcomes_reported
-
-
-def _unusable(destination: Destination | None, policy: RetryPolicy) -> tuple[EscalationReason, str] | None:
-    if destination is None:
-        return None
-    topic = destination.topic
-    if destination.refusal is not None:
-        try:
-            return EscalationReason(destination.refusal), f"topic {topic}"
-        except ValueError:
-            return EscalationReason.RECORD_REFUSED, f"topic {topic}: {destination.refusal}"
-    if destination.compacted and not policy.write_compacted:
-        return EscalationReason.COMPACTED, f"topic {topic} is compacted: a retry would make an old value the latest"
-    return None
 
 
 def _facts(message_id: bytes, row: Message) -> Facts:

@@ -165,6 +165,10 @@ class RetrySettings(Group):
     write_compacted: bool = False
     """Also retry to topics with cleanup.policy=compact, where a retry makes an old value the latest of its key."""
 
+    emit_per_second_max: float | None = Field(None, ge=0.001, le=1_000_000, allow_inf_nan=False)
+    """Most retries of a queue per second, by all workers together; further ones that are due wait. Unset: no limit.
+    Each partition has an equal share of it, so a queue of few messages may get less."""
+
 
 class WorkerSettings(Group):
     """How one worker runs.  Nothing here changes what it does to a message."""

@@ -111,6 +111,9 @@ class QueueSettings(BackoffSettings):
     write_compacted: bool | None = None
     """Also retry to compacted topics."""
 
+    emit_per_second_max: float | None = Field(None, ge=0.001, le=1_000_000, allow_inf_nan=False)
+    """Most retries of the queue per second, by all workers together."""
+
     rules: tuple[RuleSettings, ...] = ()
     """Classification rules, asked before the top level's and the built-in ones."""
 

@@ -22,6 +22,7 @@ def test_defaults() -> None:
     assert (policy.max_backoff_ms, policy.outcome_timeout_ms) == (3_600_000, 3_600_000)
     assert (policy.jitter, policy.budget_ms, policy.emit_to) == ("none", None, "source")
     assert (policy.retry_topic, policy.write_compacted, policy.rules) == ("{topic}-retry", False, ())
+    assert policy.emit_per_second_max is None
 
 
 @pytest.mark.parametrize(
@@ -43,6 +44,10 @@ def test_defaults() -> None:
         ("backoff_multiplier", math.nan, "finite"),
         ("backoff_multiplier", True, "at least 1"),
         ("backoff_multiplier", "5", "at least 1"),
+        ("emit_per_second_max", 0, "0.001 to 1e+06"),
+        ("emit_per_second_max", math.nan, "0.001 to 1e+06"),
+        ("emit_per_second_max", True, "0.001 to 1e+06"),
+        ("emit_per_second_max", "5", "0.001 to 1e+06"),
         ("jitter", "some", "none, full, equal"),
         ("emit_to", "sink", "source, retry"),
         ("retry_topic", "{topic", "template"),

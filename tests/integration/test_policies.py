@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from dlq_stream.core.model import DLQMessageStatus
-from tests.integration.harness import App, Worker, id_of
+from tests.integration.harness import PARTITIONS, App, Worker, attempt_of, id_of, own
 from tests.kafka_clients import Outgoing, list_topics
 from tests.kafka_fixture import LocalKafka
 
@@ -106,6 +106,26 @@ async def test_a_missing_retry_topic_loses_nothing(app: App) -> None:
     (given_up,) = await app.until(f"{source}-dlq", 1)
     assert given_up.value == b"value"
     assert f"{source}-retry" not in await list_topics(app.bootstrap)
+
+
+async def test_a_herd_is_spread_as_the_limit_says(app: App) -> None:
+    """200 that are due at once, at 50 a second: four seconds; a queue beside it does not notice."""
+    source, beside = await app.source(), await app.source()
+    await policy(app, "set", source, "--emit-per-second-max", "50")
+    await worker_of(app).said(f"policy of queue {source} is now")
+    herd = await app.produced(*(Outgoing(source, b"%d" % number) for number in range(200)))
+    others = await app.produced(*(Outgoing(beside, b"%d" % number) for number in range(20)))
+    due_ms = 1_500
+    await app.send(*(app.failure(each, retry_after_ms=due_ms) for each in [*herd, *others]))
+    at = sorted(each.timestamp for each in await app.until(source, 400) if attempt_of(each))
+    took = (at[-1] - at[0]) / 1000
+    most = max(sum(begin <= each < begin + 1_000 for each in at) for begin in at)
+    free = [each.timestamp - int(own(each)["dlq-due-at"]) for each in await app.until(beside, 40) if attempt_of(each)]
+    print(f"200 at 50/s took {took:.2f} s, at most {most} in a second; the others were up to {max(free)} ms late")
+    assert 3.0 <= took <= 6.0
+    assert most <= 50 * 1.25 + PARTITIONS + 15, "what brokers and a busy machine bunch together is not the worker's"
+    assert max(free) < 1_000
+    await app.figures(source, retrying=200, pending=0, total_retries=200)
 
 
 async def test_policies_survive_a_restart(app: App) -> None:

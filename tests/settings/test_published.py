@@ -58,6 +58,7 @@ policies = st.builds(
     outcome_timeout_seconds=seconds(min_value=0.001),
     emit_to=st.sampled_from((None, "source", "retry")),
     write_compacted=st.none() | st.booleans(),
+    emit_per_second_max=st.none() | st.floats(0.001, 1_000_000),
     rules=st.lists(
         st.builds(RuleSettings, text=st.text(min_size=1), category=st.sampled_from(("transient", "permanent"))),
         max_size=3,

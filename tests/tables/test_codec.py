@@ -103,17 +103,17 @@ def test_stats_round_trip(row: Stats) -> None:
 def test_rows_begin_with_their_version() -> None:
     """One byte major, one byte minor, in every table."""
     row = Message(DLQMessageStatus.PENDING, 1, 2, None, "q")
-    assert messages.codec.encode(row)[:2] == bytes((MAJOR, 0))
-    assert stats.codec.encode(Stats())[:2] == bytes((MAJOR, 1))
+    assert messages.codec.encode(row)[:2] == bytes((MAJOR, 1))
+    assert stats.codec.encode(Stats())[:2] == bytes((MAJOR, 2))
     assert old_codec.encode(Old("a"))[:2] == bytes((MAJOR, 1))
 
 
 def test_stats_of_the_first_version_have_no_reasons() -> None:
     """They were added at the end, and are written from then on."""
     row = Stats(stuck=2, unwritten=1, ignored={"duplicate": 3}, updated_ms=7)
-    first = bytes((MAJOR, 0)) + msgspec.msgpack.encode(msgspec.msgpack.decode(stats.codec.encode(row)[2:])[:-2])
+    first = bytes((MAJOR, 0)) + msgspec.msgpack.encode(msgspec.msgpack.decode(stats.codec.encode(row)[2:])[:-3])
     assert stats.codec.decode(first) == row
-    assert stats.codec.encode(stats.codec.decode(first))[1] == 1
+    assert stats.codec.encode(stats.codec.decode(first))[1] == 2
 
 
 def test_a_message_is_small() -> None:
@@ -153,7 +153,7 @@ def test_a_newer_minor_version_keeps_its_unknown_fields() -> None:
 def test_messages_of_a_newer_minor_version_keep_what_is_not_known(row: Message, tail: list[Any]) -> None:
     """Whatever a newer version appends, `messages` carries along, and index keys are the same."""
     plain = messages.codec.encode(row)
-    newer = bytes((MAJOR, 1)) + msgspec.msgpack.encode([*msgspec.msgpack.decode(plain[2:]), *tail])
+    newer = bytes((MAJOR, 2)) + msgspec.msgpack.encode([*msgspec.msgpack.decode(plain[2:]), *tail])
     read = messages.codec.decode(newer)
     assert messages.codec.encode(read) == newer
     changed = msgspec.structs.replace(read, revision=read.revision + 1)
