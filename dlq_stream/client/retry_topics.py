@@ -26,10 +26,13 @@ log = logging.getLogger(__name__)
 
 
 def template_of(policy: bytes) -> str | None:
-    """The template that a row of the policies topic names; None where it names none, or cannot be understood."""
+    """The template that a row of the policies topic names; None where it names none, or cannot be understood.
+
+    More is read here than by a worker (`dlq_stream.settings.published`), which wants to understand all of it: a topic
+    that is read in vain costs nothing, one that is not read loses retries of workers that are newer than this agent.
+    """
     try:
-        fields = json.loads(policy)
-        template = fields.get("retry_topic")
+        template = json.loads(policy).get("policy", {}).get("retry_topic")
         if template is None:
             return None
         if not isinstance(template, str):

@@ -23,6 +23,8 @@ from dlq_stream.core import headers as names
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
 from dlq_stream.core.headers import parse_failure
 from dlq_stream.core.model import Record
+from dlq_stream.settings import QueueSettings
+from dlq_stream.settings.published import encode
 from tests.kafka_clients import (
     Outgoing,
     committed_offsets,
@@ -175,8 +177,8 @@ async def test_retry_topics_that_appear_later_are_read_from_their_beginning(agen
         await agent.until_committed(5)
         await create_topics(agent.bootstrap, usual, named, partitions=1)
         await create_topics(agent.bootstrap, f"{agent.app}-policies", partitions=2)
-        policy = {"emit_to": "retry", "retry_topic": "{topic}-again-{group}", "of a newer version": 1}
-        rows = [Outgoing(f"{agent.app}-policies", json.dumps(policy).encode(), agent.topic.encode())]
+        key, policy = encode(agent.topic, QueueSettings(emit_to="retry", retry_topic="{topic}-again-{group}"))
+        rows = [Outgoing(f"{agent.app}-policies", policy, key)]
         await produce(agent.bootstrap, [*rows, Outgoing(usual, b"1", b"k"), Outgoing(named, b"2", b"k")])
         await agent.until(lambda: len(agent.seen) >= 2)
         await agent.send(1, value="{{}}")
@@ -382,16 +384,18 @@ def test_parameters_have_to_make_sense(options: dict[str, Any], fault: str) -> N
 def test_where_retries_may_come() -> None:
     """A policy that cannot be understood names no topic, and takes nothing from the others."""
     policies = {
-        b"heat": b'{"retry_topic": "{topic}-again-{group}"}',
-        b"cold": b'{"emit_to": "source"}',
-        b"odd": b'{"retry_topic": "{nobody}"}',
+        b"heat": encode("heat", QueueSettings(retry_topic="{topic}-again-{group}"))[1],
+        b"cold": encode("cold", QueueSettings(emit_to="source"))[1],
+        b"newer": b'{"format": 2, "policy": {"retry_topic": "{topic}-anew", "of a newer version": 1}}',
+        b"odd": b'{"format": 1, "policy": {"retry_topic": "{nobody}"}}',
         b"list": b"[]",
+        b"inner": b'{"format": 1, "policy": []}',
         b"text": b"\xff",
-        b"number": b'{"retry_topic": 7}',
+        b"number": b'{"format": 1, "policy": {"retry_topic": 7}}',
     }
-    topics = ["heat", "cold", "odd", "list", "text", "number", "new"]
+    topics = ["heat", "cold", "newer", "odd", "list", "inner", "text", "number", "new"]
     usual = {f"{topic}-retry" for topic in topics}
-    assert retry_topics.candidates(topics, None, "g", policies) == {*usual, "heat-again-g"}
+    assert retry_topics.candidates(topics, None, "g", policies) == {*usual, "heat-again-g", "newer-anew"}
     assert retry_topics.candidates(["new"], "heat", "g", policies) == {"new-retry", "new-again-g"}
 
 
