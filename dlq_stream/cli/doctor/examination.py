@@ -22,7 +22,7 @@ from dlq_stream.cli.doctor import (
     transactions,
     versions,
 )
-from dlq_stream.cli.doctor.finding import Finding, Level, warning, wrong
+from dlq_stream.cli.doctor.finding import Finding, Level, halves, warning, wrong
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.cli.run import NOT_ALLOWED
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, NotAllowed
@@ -49,6 +49,8 @@ CHECKS: Final[Mapping[str, Check]] = {
 
 ADDRESSES: Final = "brokers"
 """What findings about the addresses that were given are shown under, too."""
+
+_ASK_ANOTHER: Final = "grant the right, or ask as another user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +101,11 @@ async def _one(check: Check, patient: Patient) -> list[Finding]:
     try:
         async with asyncio.timeout(seconds):
             return await check(patient)
-    except (*NOT_ALLOWED, NotAllowed) as error:
-        return [
-            warning(
-                "unchecked",
-                f"not checked: the brokers refuse ({_words(error)})",
-                "grant the right, or ask as another user",
-            )
-        ]
+    except NotAllowed as error:
+        what, fix = halves(str(error), _ASK_ANOTHER)
+        return [warning("unchecked", f"not checked: {what}", fix)]
+    except NOT_ALLOWED as error:
+        return [warning("unchecked", f"not checked: the brokers refuse ({_words(error)})", _ASK_ANOTHER)]
     except TimeoutError:
         return [wrong("unchecked", f"not checked: no answer within {seconds:g} s", "see whether the brokers hang")]
     except UNREACHABLE as error:

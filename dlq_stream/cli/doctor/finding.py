@@ -49,6 +49,12 @@ def wrong(code: str, what: str, fix: str, subject: str = "") -> Finding:
     return Finding(Level.WRONG, code, what, fix, subject)
 
 
+def halves(sentence: str, otherwise: str) -> tuple[str, str]:
+    """What is wrong, and the fix, of an error of ours: ``topic x does not exist; run ...``."""
+    what, _, fix = sentence.partition("; ")
+    return what, fix or otherwise
+
+
 def counted(number: int, noun: str) -> str:
     """``1 topic``, ``2 topics``."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -28,6 +28,7 @@ Place = tuple[str, int]
 _LATEST, _EARLIEST = -1, -2
 _CONSUMER = -1  # as replica id
 _NO_ERROR = 0
+_TOPIC_REFUSED = 29
 _GROUP_ID_NOT_FOUND = 69
 _MOVED = (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError)
 _PAUSE_SECONDS = 0.1
@@ -88,11 +89,24 @@ class Patient:
         return (await self.cluster.id_and_brokers())[1]
 
     async def metadata(self, topics: Collection[str]) -> dict[str, dict[str, Any]]:
-        """The topics that exist, by name, with ``partitions`` and ``authorized_operations``."""
+        """The topics that exist and may be looked at, by name, with ``partitions`` and ``authorized_operations``."""
+        return {
+            name: topic for name, topic in (await self._told_of(topics)).items() if topic["error_code"] == _NO_ERROR
+        }
+
+    async def granted(self, topics: Collection[str]) -> dict[str, int]:
+        """Which operations are allowed on topics that exist, a bit each; 0 where not even looking is."""
+        told = await self._told_of(topics)
+        refused = dict.fromkeys((name for name, topic in told.items() if topic["error_code"] == _TOPIC_REFUSED), 0)
+        return refused | {
+            name: topic["authorized_operations"] for name, topic in told.items() if topic["error_code"] == _NO_ERROR
+        }
+
+    async def _told_of(self, topics: Collection[str]) -> dict[str, dict[str, Any]]:
         if not topics:
             return {}
         answer = (await self.ask_any(RightsRequest(sorted(topics)))).to_object()
-        return {topic["topic"]: topic for topic in answer["topics"] if topic["error_code"] == _NO_ERROR}
+        return {topic["topic"]: topic for topic in answer["topics"]}
 
     async def group(self) -> dict[str, Any]:
         """The app's consumer group as its coordinator describes it; an unknown one is in the state Dead."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
+from aiokafka.errors import GroupAuthorizationFailedError
+
 from dlq_stream.cli.doctor.finding import Finding, ok, some, warning
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.cli.doctor.protocol import NOT_TOLD
@@ -27,9 +29,12 @@ async def check(patient: Patient) -> list[Finding]:
     sources = [*settings.doctor_source, *settings.init_source]
     rights = rights_of(settings, sources)
     named = {right.name for right in rights if right.kind == "topic" and not right.is_prefix}
-    topics = await patient.metadata([*patient.topics.all, *(name for name in named if "<" not in name)])
-    granted = {("topic", name): topic["authorized_operations"] for name, topic in topics.items()}
-    granted["group", settings.app_id] = (await patient.group())["authorized_operations"]
+    topics = await patient.granted([*patient.topics.all, *(name for name in named if "<" not in name)])
+    granted = {("topic", name): bits for name, bits in topics.items()}
+    try:
+        granted["group", settings.app_id] = (await patient.group())["authorized_operations"]
+    except GroupAuthorizationFailedError:
+        granted["group", settings.app_id] = 0
     if all(bits == NOT_TOLD for bits in granted.values()):
         return [ok("right", "the brokers do not tell what is allowed")]
     return [finding_of(granted, rights, settings.doctor_role)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlq_stream.cli.doctor.finding import Finding, counted, ok, warning, wrong
+from dlq_stream.cli.doctor.finding import Finding, counted, halves, ok, warning, wrong
 from dlq_stream.cli.doctor.patient import Patient
 from dlq_stream.core.errors import ConfigurationError, UnsupportedFormat
 from dlq_stream.topics import verify
@@ -24,7 +24,7 @@ async def check(patient: Patient) -> list[Finding]:
     count = counted(len(patient.topics.all), "topic")
     return [
         ok("topic", f"{count} of {patient.settings.app_id} are as they should be"),
-        *(warning("copies", *_halves(line, _MORE_BROKERS)) for line in verified.warnings),
+        *(warning("copies", *halves(line, _MORE_BROKERS)) for line in verified.warnings),
     ]
 
 
@@ -32,10 +32,4 @@ def _mismatch(line: str) -> Finding:
     """``topic x: partitions is 2, expected 3; set ...`` is about a topic, what is wrong with it, and the fix."""
     kind, _, rest = line.partition(" ")
     subject = rest.partition(" ")[0].rstrip(":") if kind in ("topic", "changelog") else ""
-    return wrong("topic", *_halves(line), subject)
-
-
-def _halves(line: str, otherwise: str = _SEE_README) -> tuple[str, str]:
-    """What is wrong, and the fix: ``topic x does not exist; run ...``."""
-    what, _, fix = line.partition("; ")
-    return what, fix or otherwise
+    return wrong("topic", *halves(line, _SEE_README), subject)

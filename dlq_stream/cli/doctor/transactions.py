@@ -45,6 +45,8 @@ class Holder(NamedTuple):
 async def check(patient: Patient) -> list[Finding]:
     """The app's topics, the topics that queues are named after, those named by the settings, and their ``-dlq``."""
     places = await patient.places([*patient.topics.all, *await _topics_besides(patient)])
+    if not places:
+        return [ok("transaction", "there is no topic to look at")]
     behind = await _behind(patient, places)
     if behind:
         await asyncio.sleep(SECOND_LOOK_SECONDS)

@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 
-from dlq_stream.cli.doctor import as_lines, as_object, members, replication, topics, transactions, versions
+from dlq_stream.cli.doctor import as_lines, as_object, members, replication, rights, topics, transactions, versions
 from dlq_stream.cli.doctor.examination import Examination
 from dlq_stream.cli.doctor.finding import Finding, Level, ok, some, warning, wrong
-from dlq_stream.cli.doctor.protocol import features_of
+from dlq_stream.cli.doctor.protocol import NOT_TOLD, features_of
 from dlq_stream.cli.doctor.transactions import Holder
+from dlq_stream.settings import Settings
+from dlq_stream.topics.acls import Role, rights_of
 
 Judged = list[tuple[Level, str]]
 
@@ -139,6 +141,35 @@ def test_our_libraries() -> None:
     assert judged(versions._ours(tested)) == [(Level.OK, "library")]
     assert judged(versions._ours(tested | {"faust-streaming": "0.16.0"})) == [(Level.WARNING, "library")]
     assert judged(versions._ours(tested | {"faust-streaming": "not installed"})) == [(Level.OK, "library")]
+
+
+# ------------------------------------------------------------------------------------------------------------- rights
+
+ALLOWED = sum(1 << bit for bit in rights.OPERATIONS.values())
+TOPIC, GROUP = ("topic", "app-failures"), ("group", "app")
+
+
+def rights_found(granted: rights.Granted, role: Role | None = None) -> Finding:
+    return rights.finding_of(granted, rights_of(Settings(app_id="app")), role)
+
+
+def test_the_rights_of_one_role_are_enough() -> None:
+    """Unless a role is named; what is not known counts as there."""
+    only_write = 1 << rights.OPERATIONS["Write"] | 1 << rights.OPERATIONS["DescribeConfigs"]
+    assert rights_found({TOPIC: ALLOWED, GROUP: ALLOWED}).what.endswith("init, worker, agent, operator")
+    agent = {TOPIC: only_write, GROUP: 0}
+    assert rights_found(agent).what.startswith("this user has the rights of agent; it lacks what these need: init (")
+    found = rights_found(agent, "worker")
+    assert (found.level, found.what) == (
+        Level.WARNING,
+        "this user has not the rights of a worker: Read on topic app-failures, Read on group app",
+    )
+    assert rights_found({TOPIC: NOT_TOLD, GROUP: ALLOWED}, "worker").level is Level.OK
+
+
+def test_nobodys_rights() -> None:
+    """An operator's are what is looked for then, since it is he who asks."""
+    assert rights_found({TOPIC: 0, GROUP: 0}).what.startswith("this user has not the rights of an operator: Read, ")
 
 
 # ------------------------------------------------------------------------------------------------------- transactions
