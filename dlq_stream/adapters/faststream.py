@@ -22,7 +22,8 @@
   permanent failure, ``AckMessage`` as a success; ``NackMessage`` and others of FastStream's own are left to it.
 * Retries that are meant for another consumer group are acknowledged and not handled; those for this one are followed by
   a report of their outcome.
-* While a report is not acknowledged, the subscriber waits with its record, and says so in the log.
+* While a report is not acknowledged, the subscriber waits with its record, and says so in the log.  After
+  ``max_poll_interval_ms`` Kafka gives its partitions to somebody else, who reads the record again.
 * A batch that fails is reported record by record.  A batch handler sees retries that are meant for others, unless the
   whole batch is; `Delivery.for_this_group` tells.
 """
@@ -36,7 +37,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from dlq_stream.adapters.holding import until_acknowledged
+from dlq_stream.adapters.holding import is_failure, until_acknowledged
 from dlq_stream.client.current import Handling, handling
 from dlq_stream.client.errors import Permanent
 from dlq_stream.client.reporter import FailureReporter
@@ -83,7 +84,8 @@ class _OfOne(BaseMiddleware[Any, Any]):
         if problem:
             log.critical("%s: stopped at its first record, which is not committed", problem)
             for record in reversed(self._records):
-                subscriber.consumer.seek(TopicPartition(record.topic, record.partition), record.offset)
+                consumer = getattr(record, "consumer", subscriber.consumer)  # its own, where a subscriber has several
+                consumer.seek(TopicPartition(record.topic, record.partition), record.offset)
             if (app := self.context.get("app")) is not None:
                 app.exit()  # FastStream itself does not get so far: stopping a subscriber cancels whoever stops it
             raise SystemExit(problem)
@@ -113,10 +115,12 @@ class _OfOne(BaseMiddleware[Any, Any]):
             case RejectMessage():
                 await self._failed(Permanent("rejected by its handler"))
                 return True
-            case Exception() if not isinstance(exc_val, IgnoredException):
-                await self._failed(exc_val)
-                return True
-        return False
+            case IgnoredException():
+                return False
+        if not is_failure(exc_val):
+            return False
+        await self._failed(exc_val)
+        return True
 
     def _ours(self) -> list[Any]:
         deliveries = [(record, self._reporter.delivery(record)) for record in self._records]
@@ -129,7 +133,7 @@ class _OfOne(BaseMiddleware[Any, Any]):
             if self._reporter.outcome(record) is not None:
                 await until_acknowledged(lambda record=record: self._reporter.succeeded(record))  # type: ignore[misc]
 
-    async def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: BaseException) -> None:
         for record in self._ours():
             await until_acknowledged(lambda record=record: self._reporter.report(record, error))  # type: ignore[misc]
 

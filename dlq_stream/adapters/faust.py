@@ -38,7 +38,7 @@ import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
-from dlq_stream.adapters.holding import Stopped, until_acknowledged
+from dlq_stream.adapters.holding import Stopped, is_failure, until_acknowledged
 from dlq_stream.client.current import handling
 from dlq_stream.client.records import NO_TIMESTAMP, PlainRecord
 from dlq_stream.client.reporter import FailureReporter
@@ -119,7 +119,9 @@ async def _handled(event: EventT, handle: Handle, reporter: FailureReporter) -> 
     with handling(record) as handled:
         try:
             result = await handle(event)
-        except Exception as error:
+        except BaseException as error:
+            if not is_failure(error):
+                raise
             failure = error
         else:
             if delivery is not None and not handled.reported:

@@ -23,6 +23,17 @@ ResultT = TypeVar("ResultT")
 log = logging.getLogger(__name__)
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a handler failed with ``error``: not where its task is being cancelled, and not where all is to end.
+
+    A cancellation that nobody asked this task for comes from within the handler, and is a failure like others.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        task = asyncio.current_task()
+        return task is not None and not task.cancelling()
+    return isinstance(error, Exception)
+
+
 class Stopped(Exception):
     """The process is to end, and the report is not acknowledged; nothing may be committed."""
 

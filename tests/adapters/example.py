@@ -23,7 +23,7 @@ from tests.kafka_clients import Header, Outgoing, committed_offsets, create_topi
 from tests.kafka_fixture import unique_name
 
 ROOT = Path(__file__).resolve().parents[2]
-REPORT_SECONDS = 3
+REPORT_SECONDS = 2
 WAIT_SECONDS_MAX = 40.0
 
 BEFORE = """

@@ -11,7 +11,7 @@ import pytest
 from dlq_stream.core.headers import FailureEvent, parse_failure
 from dlq_stream.core.ids import message_id
 from dlq_stream.core.model import Origin
-from tests.adapters.example import REPORT_SECONDS, Example, eventually, prepared
+from tests.adapters.example import Example, eventually, prepared
 from tests.kafka_clients import create_topics, delete_topic, read_topic
 from tests.kafka_fixture import LocalKafka
 
@@ -90,4 +90,4 @@ async def lose_the_failures_topic(example: Example) -> None:
         lambda text: text.count("not acknowledged, so nothing is committed") > complaints,
         example,
     )
-    await asyncio.sleep(REPORT_SECONDS)  # long enough for Faust to commit, if it wanted to
+    await asyncio.sleep(3 if example.adapter == "faust" else 0.5)  # long enough to commit, if it wanted to

@@ -101,7 +101,7 @@ OURS, OTHERS = retry_of("a" * 32, 1, "g"), retry_of("b" * 32, 1, "others")
         (SkipMessage(), False, 0, 0),
         (StopConsume(), False, 0, 0),
         (KeyboardInterrupt(), False, 0, 0),
-        (asyncio.CancelledError(), False, 0, 0),
+        (asyncio.CancelledError("from within"), True, 1, 0),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -114,6 +114,28 @@ async def test_exceptions_of_faststream_mean_what_they_mean_there(
     assert (len(reporter.failures), len(reporter.successes)) == (failed, succeeded)
     if isinstance(error, RejectMessage):
         assert isinstance(reporter.failures[0][1], Permanent)
+
+
+async def test_a_handler_that_is_cancelled_has_not_failed() -> None:
+    """The process ends; the record comes again."""
+    reporter = Noted()
+    stuck = asyncio.Event()
+
+    async def handler(_: Any) -> None:
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await stuck.wait()
+
+    async def deliver() -> bool:
+        middleware = FailureReports(reporter)(OURS, context={})
+        try:
+            await middleware.consume_scope(handler, "message")
+        except asyncio.CancelledError as error:
+            return bool(await middleware.__aexit__(type(error), error, None))
+        return True
+
+    task = asyncio.create_task(deliver())
+    assert await task is False
+    assert reporter.failures == []
 
 
 async def test_batches_are_reported_record_by_record() -> None:
