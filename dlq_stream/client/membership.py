@@ -1,10 +1,12 @@
 """One consumer of aiokafka's as a member of the group, from joining to leaving: it feeds `Work` and commits for it.
 
-Three things about aiokafka shape this module:
+Four things about aiokafka shape this module:
 
 * Between the moment that `getmany` takes records out of its buffer and the moment that it returns them, nothing else
   runs, and partitions are taken away and given only while something else runs.  So what it returns is of the present
   assignment, as long as it is awaited directly and not in a task of its own.
+* Where `getmany` raises, what it had taken of other partitions by then is gone, and their positions are behind it.  So
+  these positions are not believed any more; the next member begins at what is committed.
 * Its `commit` tries again by itself, for as long as it takes, and would commit what was true before a rebalance with
   the membership of after it.  Here offsets are collected and the request is made of them in one step.
 * It hands out nothing while partitions are redistributed, and pausing a partition throws away what was fetched of it.
@@ -27,6 +29,7 @@ from dlq_stream.client.work import Work
 from dlq_stream.coordinator import leave_group, make_careful, problem_of, read_from_beginning
 from dlq_stream.core.connection import Brokers
 from dlq_stream.kafka import group_consumer
+from dlq_stream.tolerant import read_tolerantly
 
 POLL_MS = 500
 """How long one poll waits for records."""
@@ -67,6 +70,7 @@ class Membership(ConsumerRebalanceListener):
         self._committing = asyncio.Lock()
         self._committed: dict[TopicPartition, int] = {}
         self._left = False
+        self._misread = False
         rebalance_ms = int((revoke_seconds + REBALANCE_ROOM_SECONDS) * 1000)
         self._consumer: Any = group_consumer(
             brokers,
@@ -84,6 +88,7 @@ class Membership(ConsumerRebalanceListener):
         """Become a member.  Raises KafkaError."""
         await self._consumer.start()
         make_careful(self._consumer)
+        read_tolerantly(self._consumer)
         self.subscribe(topics, retry_topics)
 
     def subscribe(self, topics: Collection[str], retry_topics: Collection[str]) -> None:
@@ -124,6 +129,13 @@ class Membership(ConsumerRebalanceListener):
 
     async def poll(self) -> None:
         """Read and feed, without end.  Raises KafkaError where this consumer cannot go on."""
+        try:
+            await self._poll()
+        except Exception:
+            self._misread = True
+            raise
+
+    async def _poll(self) -> None:
         consumer, work = self._consumer, self._work
         waited = 0.0
         while True:
@@ -198,7 +210,7 @@ class Membership(ConsumerRebalanceListener):
                 self._committed |= offsets
 
     def _to_commit(self) -> dict[TopicPartition, int]:
-        if not self._consumer._subscription.reassignment_in_progress:
+        if not (self._misread or self._consumer._subscription.reassignment_in_progress):
             for place, position in self._positions().items():
                 self._work.reached(place, position)
         offsets = {}

@@ -12,6 +12,9 @@ from typing import NamedTuple, Protocol
 Headers = tuple[tuple[str, bytes | None], ...]
 """Headers of a record, in order, repeats kept."""
 
+RECORD_OVERHEAD_BYTES = 100
+"""What a record takes beside its contents."""
+
 
 class DLQMessageStatus(StrEnum):
     """Where a message stands.
@@ -75,6 +78,14 @@ class Record(Protocol):
     def headers(self) -> Headers:
         """Headers in order, repeats kept."""
         ...
+
+
+def size_of(record: Record) -> int:
+    """About how many bytes a record takes."""
+    size = len(record.key or b"") + len(record.value or b"") + RECORD_OVERHEAD_BYTES
+    for name, value in record.headers:
+        size += len(name) + len(value or b"")
+    return size
 
 
 class Origin(NamedTuple):

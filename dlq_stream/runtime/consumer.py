@@ -59,7 +59,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka's consumer lives; everything here but ``__post_init__`` runs on its loop."""
 
     def __post_init__(self) -> None:
-        """Removes: records that stop a partition for ever or unfold without a bound (see `tolerant`)."""
+        """Removes: records that stop a partition for ever or unfold without a bound (see `dlq_stream.tolerant`)."""
         super().__post_init__()
         fetched.install()
         self._assignment: Any = None

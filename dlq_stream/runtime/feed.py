@@ -17,11 +17,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass
 from functools import partial
 
-from dlq_stream.core.model import Record
+from dlq_stream.core.model import Record, size_of
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.runtime.outcomes import Fatal, Missed, Share
 from dlq_stream.runtime.partition import Partition
-from dlq_stream.runtime.ports import Run, size_of
+from dlq_stream.runtime.ports import Run
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,8 @@ from typing import Any
 import msgspec
 from aiokafka.consumer import fetcher
 
-from dlq_stream.core.model import Headers
-from dlq_stream.runtime.ports import RECORD_OVERHEAD_BYTES
-from dlq_stream.runtime.tolerant import TolerantRecords
+from dlq_stream.core.model import RECORD_OVERHEAD_BYTES, Headers
+from dlq_stream.tolerant import TolerantRecords
 
 
 class FetchedRecord(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +75,7 @@ def install() -> None:
     """Make this process's aiokafka consumers read so; called twice it does nothing.
 
     Removes: a partition that stops at a header name which is not UTF-8, and fetches that unfold without a bound (see
-    `dlq_stream.runtime.tolerant`).
+    `dlq_stream.tolerant`).
     """
     fetcher.MemoryRecords = TolerantRecords
     fetcher.PartitionRecords = PartitionRecords

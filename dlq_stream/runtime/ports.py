@@ -10,15 +10,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from dlq_stream.core.model import Headers, Record
+from dlq_stream.core.model import Headers, Record, size_of
 from dlq_stream.core.transaction import Destination
 
 OutRecord = tuple[bytes | None, bytes | None, Headers]
 """Key, value and headers of a record to be written."""
-
-
-RECORD_OVERHEAD_BYTES = 100
-"""What a record takes beside its contents."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +34,6 @@ class Run:
     def __post_init__(self) -> None:
         if self.size < 0:
             object.__setattr__(self, "size", sum(map(size_of, self.records)))
-
-
-def size_of(record: Record) -> int:
-    """About how many bytes a record takes."""
-    size = len(record.key or b"") + len(record.value or b"") + RECORD_OVERHEAD_BYTES
-    for name, value in record.headers:
-        size += len(name) + len(value or b"")
-    return size
 
 
 class Fenced(Exception):

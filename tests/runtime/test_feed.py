@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlq_stream.core.model import Record
+from dlq_stream.core.model import Record, size_of
 from dlq_stream.runtime.feed import (
     SMALL_PART,
     STEP_RECORDS_MAX,
@@ -24,7 +24,7 @@ from dlq_stream.runtime.feed import (
     joined,
 )
 from dlq_stream.runtime.outcomes import NOT_OURS, Input, Missed
-from dlq_stream.runtime.ports import Run, size_of
+from dlq_stream.runtime.ports import Run
 from tests.core.received import Received
 from tests.runtime.fakes import in_virtual_time
 

@@ -11,9 +11,9 @@ from aiokafka.consumer import fetcher
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from dlq_stream.core.model import RECORD_OVERHEAD_BYTES, size_of
 from dlq_stream.runtime.fetched import FetchResult, PartitionRecords
-from dlq_stream.runtime.ports import RECORD_OVERHEAD_BYTES, size_of
-from dlq_stream.runtime.tolerant import TolerantRecords
+from dlq_stream.tolerant import TolerantRecords
 
 PLACE = TopicPartition("failures", 3)
 HEADERS = [("trace", b"1"), ("trace", None), ("\u00e4", b"")]

@@ -9,10 +9,10 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchBuilderPy
 from aiokafka.record.memory_records import MemoryRecords
 
+from dlq_stream import tolerant
 from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.headers import UNDECODABLE, parse_failure
-from dlq_stream.runtime import tolerant
-from dlq_stream.runtime.tolerant import TolerantRecords
+from dlq_stream.tolerant import TolerantRecords
 
 
 class RawName(str):

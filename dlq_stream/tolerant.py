@@ -3,7 +3,7 @@
 Kafka's protocol says that they are, and brokers do not check.  aiokafka raises for the whole batch then, again at every
 fetch: one such record, which any client in Go or C can write, would stop its partition for ever.  Here the batch is
 read once more in Python, the bytes at fault become question marks, and the record says so in a header of its own
-(`UNDECODABLE`, with the name's bytes), for which the engine quarantines it.
+(`UNDECODABLE`, with the name's bytes), for which the engine quarantines it.  A handler gets it as it is.
 
 Brokers and fetches limit the compressed size of batches.  A megabyte of them may hold gigabytes of zeros, which any
 client may write; aiokafka unfolds all that one fetch brought of a partition.
@@ -13,15 +13,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from struct import Struct
+from types import FunctionType
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
+from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import decode_varint
 
 from dlq_stream.core.headers import UNDECODABLE
-from dlq_stream.runtime.ports import size_of
+from dlq_stream.core.model import size_of
 
 UNFOLDED_BYTES_MAX = 32 << 20
 """So much is taken from the compressed batches of one fetch and partition, and one batch more; what is left over is
@@ -151,3 +154,22 @@ def _behind(buffer: bytearray, at: int) -> int:
     length: int
     length, at = decode_varint(buffer, at)
     return at + max(length, 0)
+
+
+def _with(function: Any, **names: Any) -> Any:
+    """The same function, for which these global names mean something else."""
+    return FunctionType(function.__code__, function.__globals__ | names, function.__name__, function.__defaults__)
+
+
+class _TolerantFetcher(fetcher.Fetcher):
+    """A fetcher of one consumer; nothing is patched for other users of aiokafka in the same process."""
+
+    # Removes: `MemoryRecords`, which one call deep inside of it makes of what was fetched.
+    _proc_fetch_request = _with(fetcher.Fetcher._proc_fetch_request, MemoryRecords=TolerantRecords)
+
+
+def read_tolerantly(consumer: AIOKafkaConsumer) -> None:
+    """Have a consumer that was started, and has not fetched yet, read so."""
+    reading: Any = consumer._fetcher
+    assert type(reading) is fetcher.Fetcher, "a consumer that is not started has none"
+    reading.__class__ = _TolerantFetcher
