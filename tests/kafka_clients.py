@@ -2,6 +2,8 @@
 
 Nothing here knows the system's topics, headers or tables, so that a test of the wire contract tests the wire. Topics
 are created by `create_topics` only: a client that looks at a missing topic must not bring it to life.
+
+``bootstrap`` is an address, or a connection that also says how to be let in.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from aiokafka.errors import CoordinatorNotAvailableError, for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 from aiokafka.structs import RecordMetadata
 
-from dlq_stream.kafka import no_topic_creation
+from dlq_stream.core.connection import Brokers
+from dlq_stream.kafka import client_options, no_topic_creation
 
 Header = tuple[str, bytes | None]
 
@@ -44,9 +47,9 @@ class Outgoing:
 
 
 @asynccontextmanager
-async def admin(bootstrap: str) -> AsyncIterator[AIOKafkaAdminClient]:
+async def admin(bootstrap: Brokers) -> AsyncIterator[AIOKafkaAdminClient]:
     """An admin client.  A cluster whose only broker was frozen names no broker at first: one is waited for."""
-    client = no_topic_creation(AIOKafkaAdminClient(bootstrap_servers=bootstrap))
+    client = no_topic_creation(AIOKafkaAdminClient(**client_options(bootstrap)))
     await client.start()
     try:
         deadline = time.monotonic() + SETTLE_SECONDS_MAX
@@ -66,7 +69,7 @@ def check(answers: Iterable[Sequence[Any]]) -> None:
 
 
 async def create_topics(
-    bootstrap: str,
+    bootstrap: Brokers,
     *topics: str,
     partitions: int = 4,
     replication: int = 1,
@@ -82,7 +85,7 @@ async def create_topics(
         await until_described(client, topics, lambda topic: leaders(topic) == partitions)
 
 
-async def delete_topic(bootstrap: str, topic: str) -> None:
+async def delete_topic(bootstrap: Brokers, topic: str) -> None:
     """Delete a topic and wait until it is gone."""
     async with admin(bootstrap) as client:
         answer = await client.delete_topics([topic])
@@ -90,13 +93,13 @@ async def delete_topic(bootstrap: str, topic: str) -> None:
         await until_described(client, [topic], lambda described: described["error_code"] != 0)
 
 
-async def list_topics(bootstrap: str) -> dict[str, int]:
+async def list_topics(bootstrap: Brokers) -> dict[str, int]:
     """Every topic's number of partitions."""
     async with admin(bootstrap) as client:
         return {topic["topic"]: len(topic["partitions"]) for topic in await client.describe_topics()}
 
 
-async def topic_config(bootstrap: str, topic: str) -> dict[str, str]:
+async def topic_config(bootstrap: Brokers, topic: str) -> dict[str, str]:
     """A topic's settings, defaults included."""
     async with admin(bootstrap) as client:
         (answer,) = await client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
@@ -120,11 +123,11 @@ def leaders(described: Mapping[str, Any]) -> int:
 
 
 async def produce(
-    bootstrap: str, records: Iterable[Outgoing], *, transactional_id: str | None = None, commit: bool = True
+    bootstrap: Brokers, records: Iterable[Outgoing], *, transactional_id: str | None = None, commit: bool = True
 ) -> list[RecordMetadata]:
     """Write records in order, acknowledged by all replicas; with an id in one transaction, committed or aborted."""
     producer = AIOKafkaProducer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         acks="all",
         enable_idempotence=True,
         transactional_id=transactional_id,
@@ -160,10 +163,10 @@ async def send(producer: AIOKafkaProducer, record: Outgoing) -> asyncio.Future[R
 
 
 @asynccontextmanager
-async def consumer(bootstrap: str, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
+async def consumer(bootstrap: Brokers, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer without a group, of bytes, from the beginning."""
     client = AIOKafkaConsumer(
-        bootstrap_servers=bootstrap,
+        **client_options(bootstrap),
         auto_offset_reset="earliest",
         enable_auto_commit=False,
         fetch_max_wait_ms=100,
@@ -175,7 +178,7 @@ async def consumer(bootstrap: str, **options: Any) -> AsyncIterator[AIOKafkaCons
 
 
 async def read_topic(
-    bootstrap: str,
+    bootstrap: Brokers,
     topic: str,
     *,
     isolation: str = "read_committed",
@@ -211,7 +214,7 @@ def place_of(record: ConsumerRecord) -> TopicPartition:
 
 
 async def until_records(
-    bootstrap: str, topic: str, count: int, *, seconds: float = 30.0, isolation: str = "read_committed"
+    bootstrap: Brokers, topic: str, count: int, *, seconds: float = 30.0, isolation: str = "read_committed"
 ) -> list[ConsumerRecord]:
     """Wait until the topic holds at least so many records, and return all of them."""
     deadline = time.monotonic() + seconds
@@ -222,7 +225,7 @@ async def until_records(
     return records
 
 
-async def committed_offsets(bootstrap: str, group: str) -> dict[TopicPartition, int]:
+async def committed_offsets(bootstrap: Brokers, group: str) -> dict[TopicPartition, int]:
     """What a consumer group has committed."""
     deadline = time.monotonic() + SETTLE_SECONDS_MAX
     async with admin(bootstrap) as client:
@@ -237,7 +240,7 @@ async def committed_offsets(bootstrap: str, group: str) -> dict[TopicPartition, 
                 return {partition: offset.offset for partition, offset in offsets.items() if offset.offset >= 0}
 
 
-async def commit_offsets(bootstrap: str, group: str, places: Mapping[TopicPartition, int]) -> None:
+async def commit_offsets(bootstrap: Brokers, group: str, places: Mapping[TopicPartition, int]) -> None:
     """Commit for a group without members, as `kafka-consumer-groups --reset-offsets` does."""
     client = AIOKafkaConsumer(bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False)
     async with no_topic_creation(client):
@@ -245,7 +248,7 @@ async def commit_offsets(bootstrap: str, group: str, places: Mapping[TopicPartit
         await client.commit(dict(places))
 
 
-async def forbid_writing(bootstrap: str, topic: str) -> None:
+async def forbid_writing(bootstrap: Brokers, topic: str) -> None:
     """Let everybody do everything with this topic but write to it (a broker made with `authorizer=True`)."""
     async with admin(bootstrap) as client:
         for operation, permission in ((ALL, ALLOW), (WRITE, DENY)):

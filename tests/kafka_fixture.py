@@ -20,12 +20,15 @@ import subprocess
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
+from dlq_stream.core.connection import Connection
+from dlq_stream.settings import load
 
 LAUNCHER = Path(__file__).resolve().parents[1] / "deploy" / "kafka" / "kafka"
 HEAP = "512m"
@@ -90,6 +93,14 @@ class LocalKafka:
         launcher("wipe", "--data-dir", str(self.data))
         shutil.rmtree(self.data, ignore_errors=True)
 
+    def settings_of(self, user: str) -> Path:
+        """The settings file with which a user of a secured broker is let in."""
+        return self.data / "security" / f"{user}.toml"
+
+    def connection(self, user: str = "admin") -> Connection:
+        """The same as a connection."""
+        return load({"config": self.settings_of(user)}).connection
+
     @property
     def log(self) -> str:
         """What the broker has logged."""
@@ -100,15 +111,26 @@ class LocalKafka:
 
 
 @contextmanager
-def local_kafka(*, auto_create: bool = False, authorizer: bool = False, **properties: object) -> Iterator[LocalKafka]:
+def local_kafka(
+    *,
+    auto_create: bool = False,
+    authorizer: bool = False,
+    security: str = "none",
+    users: Sequence[str] = (),
+    **properties: object,
+) -> Iterator[LocalKafka]:
     """A broker of its own, running; ended and deleted afterwards.
 
     `properties` are the broker's, with `_` for `.`: `message_max_bytes=200_000`. With `authorizer`, ACLs count
-    (`tests.kafka_clients.forbid_writing`).
+    (`tests.kafka_clients.forbid_writing`). With `security`, ``sasl`` or ``mtls``, clients prove that they are `admin`
+    or one of the `users`, and ACLs count.
     """
     options = ["--port", "0", "--heap", HEAP]
     options += ["--auto-create-topics"] if auto_create else []
     options += ["--authorizer"] if authorizer else []
+    options += ["--security", security] if security != "none" else []
+    for user in users:
+        options += ["--user", user]
     for name, value in properties.items():
         options += ["--set", f"{name.replace('_', '.')}={value}"]
     broker = LocalKafka(Path(tempfile.mkdtemp(prefix="dlq-kafka-")), options)

@@ -23,6 +23,7 @@ from faust.types import TP, Message
 from mode import Service
 
 from dlq_stream.kafka import no_topic_creation
+from dlq_stream.kafka_security import refusal_of
 from dlq_stream.runtime import fetched
 from dlq_stream.runtime.committed import committed_offsets_of
 from dlq_stream.runtime.owner import Poll
@@ -126,10 +127,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return sorted(topic for topic in topics if not cluster.partitions_for_topic(topic))
 
     def membership_problem(self) -> BaseException | None:
-        """What ended the task that keeps us in the group, if it has ended by itself."""
+        """What ended the task that keeps us in the group, if it has ended by itself; or what it waits with.
+
+        Removes: a right that is missing is kept for who polls next, and nobody polls without an assignment.
+        """
         coordinator = getattr(self._consumer, "_coordinator", None)
         if coordinator is None or coordinator._closing.done():
             return None
+        pending: BaseException | None = coordinator._pending_exception
+        if pending is not None and refusal_of(pending) is not None:
+            return pending
         task = getattr(coordinator, "_coordination_task", None)  # a consumer without a group has none
         if task is None or not task.done() or task.cancelled():
             return None

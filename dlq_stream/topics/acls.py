@@ -83,6 +83,7 @@ def _worker(settings: Settings, sources: Sequence[str]) -> Iterator[Right]:
     yield Right("worker", ("Read", "Write", "DescribeConfigs"), "topic", _own(settings))
     yield Right("worker", ("Read",), "group", settings.app_id)
     yield Right("worker", ("Write",), "transactional-id", f"{topics.worker_transactions}*")
+    yield Right("worker", ("Describe",), "group", "*", "to warn of others that read the sources")
     for source in sources:
         yield Right("worker", ("Write", "DescribeConfigs"), "topic", source)
         yield Right("worker", ("Create", "Write", "DescribeConfigs"), "topic", dead_letter_topic(source))

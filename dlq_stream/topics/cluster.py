@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,14 +67,15 @@ class Cluster:
         """The topics of ``names`` that exist.  Raises NotAllowed where we may not look at one."""
         return self._described(await _answer_of(self._admin.describe_topics, list(names)) if names else [])
 
-    def _described(self, topics: Iterable[Mapping[str, Any]]) -> dict[str, Described]:
+    def _described(self, topics: Collection[Mapping[str, Any]]) -> dict[str, Described]:
+        refused = sorted(str(topic["topic"]) for topic in topics if topic["error_code"] == _TOPIC_REFUSED)
+        if refused:
+            raise NotAllowed("Describe", "topic", ", ".join(refused))
         found = {}
         for topic in topics:
             name, code, partitions = topic["topic"], topic["error_code"], topic["partitions"]
             if code == _UNKNOWN_TOPIC:
                 continue
-            if code == _TOPIC_REFUSED:
-                raise NotAllowed("Describe", "topic", name)
             if code not in (_NO_ERROR, _LEADER_NOT_AVAILABLE):
                 raise ConfigurationError(f"topic {name}: the brokers refuse to describe it: {_words(code)}")
             copies = min((len(partition["replicas"]) for partition in partitions), default=0)
@@ -118,7 +119,7 @@ class Cluster:
         answer = await self._admin.create_topics([_new_topic(topic) for topic in topics])
         refused = [name for name, code, *_ in answer.topic_errors if code in (_TOPIC_REFUSED, _CLUSTER_REFUSED)]
         if refused:
-            raise NotAllowed("Create", "topic", ", ".join(refused))
+            raise NotAllowed("Create", "topic", ", ".join(sorted(refused)))
         problems = [
             f"topic {name}: not created: {_words(code, *message)}"
             for name, code, *message in answer.topic_errors

@@ -1,0 +1,204 @@
+"""The whole loop on brokers that let in only whom they know, each role with a user of its own and the rights it needs.
+
+The rights are those that ``dlq-stream init --print-acls`` lists, and no others: whatever else were needed would fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from dlq_stream.client import FailureReporter
+from dlq_stream.client.delivery import delivery_of
+from dlq_stream.core.errors import NotAllowed
+from dlq_stream.kafka import client_options, no_topic_creation
+from dlq_stream.settings import load
+from dlq_stream.topics.acls import AGENT_GROUP, ROLES, Right, rights_of
+from tests.integration.acls import allow
+from tests.integration.harness import GROUP, App, Worker, eventually
+from tests.integration.test_exit_codes import last_words
+from tests.kafka_clients import Outgoing, create_topics, produce, read_topic
+from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
+
+USERS = [f"dlq-{role}" for role in ROLES]
+
+
+@pytest.fixture(scope="module")
+def broker_of() -> Iterator[Callable[[str], LocalKafka]]:
+    """A broker for each way to prove who one is, once it is asked for."""
+    with ExitStack() as stack:
+        yield cache(lambda security: stack.enter_context(local_kafka(security=security, users=USERS)))
+
+
+@pytest.fixture(params=["sasl", "mtls"])
+def secured(request: pytest.FixtureRequest, broker_of: Callable[[str], LocalKafka]) -> LocalKafka:
+    """Each of the two."""
+    return broker_of(request.param)
+
+
+@pytest.fixture
+def by_password(broker_of: Callable[[str], LocalKafka]) -> LocalKafka:
+    """One of them, for what does not depend on the way."""
+    return broker_of("sasl")
+
+
+class Secured(App):
+    """An app whose commands are run by the users of their roles."""
+
+    def __init__(self, kafka: LocalKafka, directory: Path) -> None:
+        super().__init__(kafka, directory, config=kafka.settings_of("dlq-worker"))
+        self.admin = kafka.connection()
+
+    async def run_as(self, role: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A command of ours, to its end, as the user of a role."""
+        self.environment["DLQ_CONFIG"] = str(self.kafka.settings_of(f"dlq-{role}"))
+        try:
+            return await self.run(*arguments)
+        finally:
+            self.environment["DLQ_CONFIG"] = str(self.kafka.settings_of("dlq-worker"))
+
+    async def numbers(self) -> dict[str, Any]:
+        """The totals that an operator sees."""
+        said = await self.run_as("operator", "status", "--json")
+        assert said.returncode == 0, said.stderr
+        found: dict[str, Any] = json.loads(said.stdout)["total"]
+        return found
+
+    def rights(self, *sources: str) -> list[Right]:
+        """All that is listed, for the agents' group of the tests."""
+        listed = rights_of(load({"app_id": self.app_id}), sources)
+        return [replace(right, name=GROUP) if right.name == AGENT_GROUP else right for right in listed]
+
+
+@asynccontextmanager
+async def agents_consumer(kafka: LocalKafka, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
+    """What an agent reads with."""
+    consumer = no_topic_creation(
+        AIOKafkaConsumer(
+            topic,
+            **client_options(kafka.connection("dlq-agent")),
+            group_id=GROUP,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+        )
+    )
+    async with consumer:
+        yield consumer
+
+
+async def new_source(app: Secured) -> str:
+    """A topic of somebody else's, made by the administrator."""
+    topic = unique_name("heat")
+    await create_topics(app.admin, topic, partitions=2, config={"message.timestamp.type": "LogAppendTime"})
+    return topic
+
+
+async def test_the_whole_loop(secured: LocalKafka, tmp_path: Path) -> None:
+    """Init, a failure that succeeds at its retry, one that is given up, and what the operator is told of both."""
+    async with Secured(secured, tmp_path) as app:
+        source = await new_source(app)
+        await allow(app.admin, app.rights(source))
+        done = await app.run_as("init", "init", "--source", source)
+        assert done.returncode == 0, done.stderr
+        assert f"source    {source}: 2 partitions" in done.stdout
+        await app.worker().start()
+        await produce(app.admin, [Outgoing(source, b"later", partition=0), Outgoing(source, b"never", partition=1)])
+        async with (
+            FailureReporter(secured.connection("dlq-agent"), GROUP, app_id=app.app_id) as reporter,
+            agents_consumer(secured, source) as consumer,
+        ):
+            retries = 0
+            while not retries:
+                record = await asyncio.wait_for(consumer.getone(), 30)
+                if delivery_of(record, GROUP) is None:
+                    category = "transient" if record.value == b"later" else "permanent"
+                    await reporter.report(record, TimeoutError("furnace"), category=category)
+                else:
+                    retries += 1
+                    assert record.value == b"later"
+                    await reporter.succeeded(record)
+                await consumer.commit()
+        seen = await eventually(app.numbers, wanted=lambda told: told["resolved"] == told["escalated"] == 1)
+        assert (seen["unwritten"], seen["totals"]["succeeded"]) == (0, 1)
+        assert [record.value for record in await read_topic(app.admin, f"{source}-dlq")] == [b"never"]
+        assert (await app.workers[0].stop())[0] == 0
+
+
+async def test_a_worker_names_each_right_that_it_lacks(by_password: LocalKafka, tmp_path: Path) -> None:
+    """Group, transactional id and topic, one after the other as they are granted: the line says what, and code 2."""
+    async with Secured(by_password, tmp_path) as app:
+        rights = app.rights()
+        await allow(app.admin, [right for right in rights if right.role == "init"])
+        done = await app.run_as("init", "init")
+        assert done.returncode == 0, done.stderr
+        worker = app.worker()
+        assert (await refused(worker)).startswith(f"not allowed: Describe on topic {app.topic('attempts-changelog')}, ")
+        own, *others = [right for right in rights if right.role == "worker" and app.app_id in right.name]
+        await allow(app.admin, [replace(own, operations=("Read", "DescribeConfigs"))])
+        assert await refused(worker) == f"not allowed: Read on group {app.app_id}"
+        group, transactions = others
+        await allow(app.admin, [group])
+        assert (await refused(worker)).startswith(f"not allowed: Write on transactional id {app.app_id}-p")
+        await allow(app.admin, [transactions])
+        await worker.start()
+        await produce(app.admin, [Outgoing(app.topic("failures"), b"poison", partition=0)])
+        assert await worker.ended() == 2, worker.log
+        assert f"not allowed: Write on topic {app.app_id}-" in last_words(worker)
+        await allow(app.admin, [own])
+        await worker.start()
+        assert await eventually(lambda: read_topic(app.admin, app.topic("quarantine")))
+
+
+async def refused(worker: Worker) -> str:
+    """What a worker says that ends with code 2 before it is ready, up to the fix."""
+    await worker.start(wait_ready=False)
+    assert await worker.ended() == 2, worker.log
+    said = [line for line in worker.log.splitlines() if "not allowed" in line][-1]
+    assert "Traceback" not in worker.log
+    return said[said.index("not allowed") :].partition(";")[0]
+
+
+async def test_commands_and_agents_name_the_right_that_they_lack(by_password: LocalKafka, tmp_path: Path) -> None:
+    """Each with code 2, or with the error that says so."""
+    async with Secured(by_password, tmp_path) as app:
+        rights = {role: [right for right in app.rights() if right.role == role] for role in ROLES}
+        own, transaction, *_ = rights["init"]
+        lacking = replace(own, operations=("Read", "DescribeConfigs"))
+        await allow(app.admin, [lacking])
+        init = ("init", "init", "--replication-factor", "1")
+        assert f"not allowed: Create on topic {app.topic('attempts-changelog')}, " in (await denied(app, *init))
+        await allow(app.admin, [replace(own, operations=("Create",))])
+        assert f"not allowed: Write on transactional id {app.app_id}-init" in (await denied(app, *init))
+        await allow(app.admin, [transaction])
+        assert f"not allowed: Write on topic {app.topic('')}" in (await denied(app, *init))
+        await allow(app.admin, [own])
+        assert (await app.run_as(*init)).returncode == 0
+
+        reading, _, group = rights["operator"]
+        assert f"not allowed: Describe on topic {app.topic('')}" in (await denied(app, "operator", "status"))
+        await allow(app.admin, [replace(reading, operations=("Describe",))])
+        assert f"not allowed: Describe on group {app.app_id}" in (await denied(app, "operator", "status"))
+        await allow(app.admin, [group])
+        assert f"not allowed: Read on topic {app.topic('stats-changelog')}" in (await denied(app, "operator", "status"))
+
+        agent = by_password.connection("dlq-agent")
+        with pytest.raises(NotAllowed, match=f"not allowed: Write on topic {app.topic('failures')}"):
+            await FailureReporter(agent, GROUP, app_id=app.app_id).start()
+
+
+async def denied(app: Secured, role: str, *arguments: str) -> str:
+    """What a command says that ends with code 2."""
+    done = await app.run_as(role, *arguments)
+    assert done.returncode == 2, done
+    return done.stderr
