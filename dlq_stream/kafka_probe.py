@@ -17,11 +17,11 @@ from contextlib import suppress
 from typing import Any
 
 from aiokafka.conn import create_conn
-from aiokafka.errors import BrokerResponseError, KafkaError
+from aiokafka.errors import BrokerResponseError, KafkaError, SaslAuthenticationFailed
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from dlq_stream.core.connection import Security
+from dlq_stream.core.connection import OAUTHBEARER, Security
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.kafka_security import security_options
 
@@ -50,10 +50,19 @@ async def problem_of(address: str, security: Security, seconds: float) -> str:
 
 
 async def _ask(place: tuple[str, int], options: Mapping[str, Any]) -> None:
-    """Connect, authenticate, and ask for the brokers."""
+    """Connect, authenticate, and ask for the brokers.
+
+    A broker that refuses a token says so in a challenge (RFC 7628, 3.2.3), which aiokafka takes for a yes.  The broker
+    answers the next request with nothing in it, and closes.
+    """
     connection = await create_conn(*place, **options)
     try:
-        await connection.send(_request(MetadataRequest, []))
+        answer = await connection.send(_request(MetadataRequest, []))
+        if options.get("sasl_mechanism") == OAUTHBEARER and not answer.brokers:
+            try:
+                await connection.send(_request(MetadataRequest, []))
+            except KafkaError as error:
+                raise SaslAuthenticationFailed("the broker closed the connection after it") from error
     finally:
         await connection.close()
 

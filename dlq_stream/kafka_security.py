@@ -149,7 +149,8 @@ class _Tokens(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka has no t
         except Exception as error:
             raise TokenNotAvailable(f"token provider {self._path} raised {type(error).__name__}: {error}") from error
         if not isinstance(token, str) or not token:
-            raise TokenNotAvailable(f"token provider {self._path} returned {type(token).__name__}, not a token")
+            what = "an empty text" if token == "" else type(token).__name__
+            raise TokenNotAvailable(f"token provider {self._path} returned {what}, not a token")
         return token
 
     def extensions(self) -> dict[str, str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from aiokafka.errors import UnknownTopicOrPartitionError
 
+from dlq_stream.settings import load
 from tests.kafka_clients import Outgoing, create_topics, list_topics, produce, read_topic
 from tests.kafka_fixture import LAUNCHER, launcher
 
@@ -37,7 +38,8 @@ def start(data: Path, *options: str) -> str:
     assert said.returncode == 0, said.stderr
     (line,) = said.stdout.splitlines()
     version, address, where = line.removeprefix("Kafka ").partition(" listens on ")[0], line.split()[4], str(data)
-    assert line == f"Kafka {version} listens on {address} (data {where})"
+    users = f"; security mtls, users in {data}/security" if "mtls" in options else ""
+    assert line == f"Kafka {version} listens on {address} (data {where}{users})"
     assert address.startswith("127.0.0.1:")
     return address
 
@@ -134,6 +136,39 @@ async def touch(address: str, topic: str) -> int:
 
 
 @pytest.mark.kafka
+async def test_secured(data: Path) -> None:
+    """Users are made once, with what they need; Kafka's own tools are let in, too, and a restart changes nothing."""
+    address = start(data, "--port", "0", "--security", "mtls", "--user", "ann")
+    own = data / "security"
+    assert {path.name for path in own.iterdir() if path.name.startswith(("ann", "admin"))} == {
+        f"{user}.{kind}" for user in ("ann", "admin") for kind in ("pem", "toml", "properties")
+    }
+    assert {path.stat().st_mode & 0o077 for path in own.iterdir()} == {0}
+    ann, admin = (load({"config": own / f"{user}.toml"}).connection for user in ("ann", "admin"))
+    await create_topics(admin, "kept", partitions=1)
+    assert await list_topics(ann) == {}
+
+    classes = Path(f"/proc/{pid_of(data)}/cmdline").read_text().split("\0")[2]
+    tool = ["java", "-XX:TieredStopAtLevel=1", "-cp", classes, "org.apache.kafka.tools.AclCommand"]
+    broker = ["--bootstrap-server", address, "--command-config", str(own / "admin.properties")]
+    right = ["--allow-principal", "User:ann", "--operation", "Read", "--topic", "ke"]
+    said = subprocess.run(
+        [*tool, *broker, "--add", *right, "--resource-pattern-type", "prefixed"],
+        capture_output=True,
+        text=True,
+    )
+    assert said.returncode == 0, said.stdout + said.stderr
+
+    os.kill(pid_of(data), signal.SIGKILL)
+    assert start(data) == address
+    assert await list_topics(ann) == {"kept": 1}
+    for other in (("--user", "bob"), ("--security", "none")):
+        refused = launcher("start", "--data-dir", str(data), *other)
+        assert refused.returncode == 1
+        assert "are set when it is made: wipe it, or choose another --data-dir" in refused.stderr
+
+
+@pytest.mark.kafka
 def test_a_broker_that_ends_while_it_starts(data: Path) -> None:
     """The reason is on the screen, the exit code is 1, and the options that failed are not remembered."""
     failed = launcher("start", "--data-dir", str(data), "--port", "0", "--set", "log.dirs=/proc/none")
@@ -204,7 +239,16 @@ def test_an_old_java_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["sing"], ["start", "--port", "70000"], ["start", "--port", "x"], ["start", "--set", "novalue"]],
+    [
+        [],
+        ["sing"],
+        ["start", "--port", "70000"],
+        ["start", "--port", "x"],
+        ["start", "--set", "novalue"],
+        ["start", "--user", "Ann"],
+        ["start", "--user", "kafka"],
+        ["start", "--security", "tls"],
+    ],
 )
 def test_usage(arguments: list[str]) -> None:
     """Wrong usage exits with 2 and says how it goes."""

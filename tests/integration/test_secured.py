@@ -20,10 +20,13 @@ from aiokafka import AIOKafkaConsumer
 
 from dlq_stream.client import FailureReporter
 from dlq_stream.client.delivery import delivery_of
-from dlq_stream.core.errors import NotAllowed
-from dlq_stream.kafka import client_options, no_topic_creation
+from dlq_stream.core.connection import Security, connection_to
+from dlq_stream.core.errors import ConfigurationError, NotAllowed
+from dlq_stream.kafka import admin_client, client_options, no_topic_creation, wait_for_brokers
 from dlq_stream.settings import load
 from dlq_stream.topics.acls import AGENT_GROUP, ROLES, Right, rights_of
+from tests.core.received import Received
+from tests.integration import tokens
 from tests.integration.acls import allow
 from tests.integration.harness import GROUP, App, Worker, eventually
 from tests.integration.test_exit_codes import last_words
@@ -32,12 +35,19 @@ from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
 
 USERS = [f"dlq-{role}" for role in ROLES]
 
+OAUTHBEARER = "org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule"
+TOKENS_TOO = {
+    "listener_name_clients_sasl_enabled_mechanisms": "SCRAM-SHA-512,OAUTHBEARER",
+    "listener_name_clients_oauthbearer_sasl_jaas_config": f'{OAUTHBEARER} required unsecuredLoginStringClaim_sub="k";',
+}
+"""Who is let in by password is let in by token as well, which Kafka believes unsigned where it is not told better."""
+
 
 @pytest.fixture(scope="module")
 def broker_of() -> Iterator[Callable[[str], LocalKafka]]:
     """A broker for each way to prove who one is, once it is asked for."""
     with ExitStack() as stack:
-        yield cache(lambda security: stack.enter_context(local_kafka(security=security, users=USERS)))
+        yield cache(lambda security: stack.enter_context(local_kafka(security=security, users=USERS, **TOKENS_TOO)))
 
 
 @pytest.fixture(params=["sasl", "mtls"])
@@ -133,6 +143,78 @@ async def test_the_whole_loop(secured: LocalKafka, tmp_path: Path) -> None:
         assert (seen["unwritten"], seen["totals"]["succeeded"]) == (0, 1)
         assert [record.value for record in await read_topic(app.admin, f"{source}-dlq")] == [b"never"]
         assert (await app.workers[0].stop())[0] == 0
+
+
+async def told_at_once(kafka: LocalKafka, security: Security) -> str:
+    """Why a broker that is there does not let one in; nobody waits for that."""
+    with pytest.raises(ConfigurationError) as caught:
+        async with asyncio.timeout(10):
+            await wait_for_brokers(connection_to(kafka.bootstrap, security), 60)
+    return str(caught.value).removeprefix(f"{kafka.bootstrap}: ")
+
+
+async def test_who_is_not_let_in_by_password_is_told_at_once(by_password: LocalKafka) -> None:
+    """Wrong password, mechanism, protocol or authority: not that no broker answered, after a minute."""
+    right = by_password.connection("dlq-agent").security
+    for wrong, said in (
+        (
+            replace(right, password="wrong"),
+            "authentication failed: the broker does not accept user 'dlq-agent' with SCRAM",
+        ),
+        (
+            replace(right, mechanism="PLAIN"),
+            "authentication failed: the broker does not take PLAIN: set sasl_mechanism",
+        ),
+        (replace(right, cafile=None), "TLS handshake failed: the broker's certificate is not accepted: self-signed"),
+        (Security("SSL", cafile=right.cafile), "this listener wants SASL, security_protocol is SSL: set"),
+        (Security(), "this listener speaks TLS, security_protocol is PLAINTEXT: set security_protocol"),
+    ):
+        assert (await told_at_once(by_password, wrong)).startswith(said)
+    with pytest.raises(ConfigurationError, match="authentication failed"):
+        async with admin_client(connection_to(by_password.bootstrap, replace(right, password="wrong"))):
+            pass
+
+
+async def test_who_is_not_let_in_by_certificate_is_told_at_once(
+    broker_of: Callable[[str], LocalKafka], kafka: LocalKafka
+) -> None:
+    """No certificate, one of another authority's, or a broker that asks for none and speaks no TLS."""
+    by_certificate, other = broker_of("mtls"), broker_of("sasl")
+    right = by_certificate.connection("dlq-agent").security
+    assert "wants a client certificate" in await told_at_once(by_certificate, replace(right, certfile=None))
+    stranger = other.data / "security" / "kafka.pem"
+    assert "wants a client certificate" in await told_at_once(by_certificate, replace(right, certfile=stranger))
+    assert (await told_at_once(kafka, right)).startswith("this listener does not speak TLS, security_protocol is SSL")
+
+
+async def test_by_token(by_password: LocalKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker and an agent whose tokens come from a provider named by import path; a token of nobody's is refused."""
+    async with Secured(by_password, tmp_path) as app:
+        rights = app.rights()
+        await allow(app.admin, rights)
+        assert (await app.run_as("init", "init")).returncode == 0
+        settings = load(
+            {
+                "security_protocol": "SASL_SSL",
+                "sasl_mechanism": "OAUTHBEARER",
+                "ssl_cafile": by_password.data / "security" / "ca.pem",
+                "sasl_token_provider": f"{tokens.__name__}:Provider",
+            }
+        )
+        by_token = replace(settings.connection.security, token_provider=f"{tokens.__name__}:later")
+        worker = app.worker()
+        del worker.environment["DLQ_CONFIG"]
+        worker.environment |= settings.security_variables() | {tokens.USER: "dlq-worker"}
+        await worker.start()
+        monkeypatch.setenv(tokens.USER, "dlq-agent")
+        async with FailureReporter(by_password.bootstrap, GROUP, app_id=app.app_id, security=by_token) as reporter:
+            await reporter.report(Received("heat"), TimeoutError("furnace"), category="permanent")
+        seen = await eventually(app.numbers, wanted=lambda told: told["escalated"])
+        assert seen["totals"]["failures"] == 1
+        monkeypatch.setattr(tokens, "LIFE_SECONDS", -30)
+        assert (await told_at_once(by_password, by_token)).startswith(
+            f"authentication failed: the broker does not accept the token of {tokens.__name__}:later with OAUTHBEARER"
+        )
 
 
 async def test_a_worker_names_each_right_that_it_lacks(by_password: LocalKafka, tmp_path: Path) -> None:
