@@ -38,7 +38,7 @@ def start(data: Path, *options: str) -> str:
     assert said.returncode == 0, said.stderr
     (line,) = said.stdout.splitlines()
     version, address, where = line.removeprefix("Kafka ").partition(" listens on ")[0], line.split()[4], str(data)
-    users = f"; security mtls, users in {data}/security" if "mtls" in options else ""
+    users = f"; security mtls, users in {data}/security" if (data / "security").exists() else ""
     assert line == f"Kafka {version} listens on {address} (data {where}{users})"
     assert address.startswith("127.0.0.1:")
     return address
