@@ -150,10 +150,19 @@ async def _write_missing(producer: AIOKafkaProducer, app_id: str, markers: Marke
         sent = []
         for topic, partition in missing:
             value = marker.encode(Marker(known.get(topic, fresh), app_id))
-            sent.append(await producer.send(topic, value, key=MARKER_KEY, partition=partition))
+            try:
+                sent.append(await producer.send(topic, value, key=MARKER_KEY, partition=partition))
+            except IllegalOperation as illegal:  # since the transaction has failed already: that says more
+                raise _end_of_transaction(producer) or illegal from illegal
             sent[-1].add_done_callback(_seen)  # where a later send fails, nobody comes to ask this one
         await asyncio.gather(*sent)
     return len(missing)
+
+
+def _end_of_transaction(producer: AIOKafkaProducer) -> BaseException | None:
+    """What ended the open transaction, if something did."""
+    waiter: asyncio.Future[Any] = producer._txn_manager._transaction_waiter
+    return waiter.exception() if waiter.done() and not waiter.cancelled() else None
 
 
 def _seen(future: asyncio.Future[Any]) -> None:
