@@ -95,6 +95,7 @@ def _agent(settings: Settings, sources: Sequence[str]) -> Iterator[Right]:
     topics = AppTopics(settings.app_id)
     yield Right("agent", ("Write", "DescribeConfigs"), "topic", topics.failures)
     yield Right("agent", ("Write",), "topic", topics.commands, "outcomes")
+    yield Right("agent", ("Read",), "topic", topics.policies, "where retries come")
     for source in sources:
         yield Right("agent", ("Read",), "topic", source)
         for name in _retry_topics(settings, source):
@@ -106,6 +107,10 @@ def _operator(settings: Settings) -> Iterator[Right]:
     topics = AppTopics(settings.app_id)
     yield Right("operator", ("Read", "DescribeConfigs"), "topic", _own(settings))
     yield Right("operator", ("Write",), "topic", topics.commands)
+    yield Right("operator", ("Write",), "topic", topics.policies, "policy set")
+    yield Right("operator", ("Write",), "topic", topics.failures, "quarantine retry")
+    yield Right("operator", ("Describe",), "transactional-id", f"{topics.worker_transactions}*", "doctor")
+    yield Right("operator", ("Describe",), "cluster", "kafka-cluster", "doctor")
     yield Right("operator", ("Write",), "topic", topics.policies, "`dlq-stream policy`")
     yield Right("operator", ("Write",), "topic", topics.failures, "quarantine retry")
     yield Right("operator", ("Describe",), "group", settings.app_id)

@@ -142,6 +142,9 @@ async def test_the_whole_loop(secured: LocalKafka, tmp_path: Path) -> None:
         seen = await eventually(app.numbers, wanted=lambda told: told["resolved"] == told["escalated"] == 1)
         assert (seen["unwritten"], seen["totals"]["succeeded"]) == (0, 1)
         assert [record.value for record in await read_topic(app.admin, f"{source}-dlq")] == [b"never"]
+        examined = await app.run_as("operator", "doctor", "--source", source)
+        assert "not allowed" not in examined.stdout + examined.stderr
+        assert examined.returncode == 0, examined.stdout
         assert (await app.workers[0].stop())[0] == 0
 
 
@@ -267,12 +270,15 @@ async def test_commands_and_agents_name_the_right_that_they_lack(by_password: Lo
         await allow(app.admin, [own])
         assert (await app.run_as(*init)).returncode == 0
 
-        reading, _, group = rights["operator"]
+        reading, *_ = rights["operator"]
+        (group,) = (right for right in rights["operator"] if right.kind == "group")
         assert f"not allowed: Describe on topic {app.topic('')}" in (await denied(app, "operator", "status"))
         await allow(app.admin, [replace(reading, operations=("Describe",))])
+        assert f"not allowed: Read on topic {app.topic('stats-changelog')}" in (await denied(app, "operator", "status"))
+        await allow(app.admin, [reading])
         assert f"not allowed: Describe on group {app.app_id}" in (await denied(app, "operator", "status"))
         await allow(app.admin, [group])
-        assert f"not allowed: Read on topic {app.topic('stats-changelog')}" in (await denied(app, "operator", "status"))
+        assert (await app.run_as("operator", "status")).returncode == 0
 
         agent = by_password.connection("dlq-agent")
         with pytest.raises(NotAllowed, match=f"not allowed: Write on topic {app.topic('failures')}"):
