@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import burst, comeback, intake, lateness, pending, scale, stall
+from tests.benchmarks import burst, comeback, intake, lateness, pending, report, retry_consumer, scale, stall
 from tests.benchmarks.figure import QUICK, Bench, Result, Row, Sizes, summary
 from tests.benchmarks.records import events
 from tests.kafka_fixture import LAUNCHER, local_kafka, missing_prerequisites
@@ -44,6 +44,8 @@ FIGURES: Mapping[str, Measure] = {
     "comeback": comeback.measure,
     "stall": stall.measure,
     "scale": scale.measure,
+    "report": report.measure,
+    "retry-consumer": retry_consumer.measure,
 }
 """By name, in the order of README's table."""
 

@@ -68,6 +68,15 @@ def small_events(count: int, seed: int, source: str = SOURCE, pool: int = POOL) 
         yield id_, rng.choice(values), headers
 
 
+def readings(count: int, seed: int) -> Iterator[Event]:
+    """Records of a source topic: so many values from a pool, of 500 keys, with one header of the user's."""
+    rng = random.Random(seed)
+    values = [_reading(rng) for _ in range(POOL)]
+    for _ in range(count):
+        trace: list[tuple[str, bytes | None]] = [("trace", rng.randbytes(8).hex().encode())]
+        yield b"furnace-%d" % rng.randrange(500), rng.choice(values), trace
+
+
 def _reading(rng: random.Random) -> bytes:
     reading: dict[str, object] = {"furnace": f"furnace-{rng.randrange(500)}", "unit": "celsius", "sensors": []}
     sensors: list[object] = []

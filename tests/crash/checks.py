@@ -33,6 +33,7 @@ FAULTS = {
     "early": "retries that came before they were due",
     "unexpected": "records that nobody asked for",
     "altered": "retries and dead letters whose key, value, headers or partition are not their original's",
+    "order": "records that an agent handled before their predecessors of the same key",
     "unread": "partitions of input that were not processed to their end",
     "state": "messages whose rows are not what their story says",
     "statistics": "figures that are neither the truth nor a recount of the rows",

@@ -84,6 +84,21 @@ class Result:
     seconds: float
 
     @property
+    def seed(self) -> int:
+        """What everything that is left to chance was decided by."""
+        return self.scenario.seed
+
+    @property
+    def count(self) -> int:
+        """How many messages failed."""
+        return self.scenario.count
+
+    @property
+    def retries(self) -> int:
+        """How many retries there had to be."""
+        return len(list(self.story.retries()))
+
+    @property
     def line(self) -> str:
         """One line for people."""
         count = self.findings.count

@@ -5,8 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
-from tests.crash.harness import Result
-from tests.crash.scenarios import SCENARIOS
+from tests.crash.scenarios import SCENARIOS, Outcome
 
 COUNTED_APART = ("lost", "duplicate", "early")
 
@@ -28,13 +27,13 @@ COLUMNS = {
 Row = Mapping[str, object]
 
 
-def told(name: str, result: Result) -> dict[str, object]:
+def told(name: str, result: Outcome) -> dict[str, object]:
     """The row of a scenario that was played to its end."""
     findings = result.findings
     return {
         "scenario": title(name),
-        "events": f"{result.scenario.count:,}",
-        "retries": f"{len(list(result.story.retries())):,}",
+        "events": f"{result.count:,}",
+        "retries": f"{result.retries:,}",
         "troubles": len(result.comebacks),
         **{fault: findings.count(fault) for fault in COUNTED_APART},
         "differences": sum(len(found) for fault, found in findings.faults.items() if fault not in COUNTED_APART),

@@ -1,7 +1,7 @@
 """The crash matrix: what is done to workers, disks, networks and brokers while messages fail and timers fire.
 
-A scenario is a coroutine function of a `Stage` that ends with a `Result`; the first line of its docstring is what the
-table calls it.  `SCENARIOS` has them all, by name.
+A scenario is a coroutine function of a `Stage` that ends with a `Result` (`AgentResult` where agents are killed); the
+first line of its docstring is what the table calls it.  `SCENARIOS` has them all, by name.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from tests.crash.harness import Result
-from tests.crash.scenarios import brokers, directories, network, processes, takeover, versions
+from tests.crash.scenarios import agents, brokers, directories, network, processes, takeover, versions
+from tests.crash.scenarios.agents import AgentResult
 from tests.crash.scenarios.stage import Skipped, Stage
 
-Play = Callable[[Stage], Coroutine[Any, Any, Result]]
+Outcome = Result | AgentResult
+
+Play = Callable[[Stage], Coroutine[Any, Any, Outcome]]
 
 SCENARIOS: Mapping[str, Play] = {
     "one-worker": processes.one_worker,
@@ -31,6 +34,7 @@ SCENARIOS: Mapping[str, Play] = {
     "cut-to-broker": network.cut_to_broker,
     "cut-to-worker": network.cut_to_worker,
     "upgrade": versions.upgrade,
+    "agent": agents.agent,
 }
 
-__all__ = ["SCENARIOS", "Play", "Skipped", "Stage"]
+__all__ = ["SCENARIOS", "Outcome", "Play", "Skipped", "Stage"]
