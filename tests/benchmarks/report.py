@@ -73,12 +73,11 @@ def records_of(count: int, seed: int) -> Iterator[PlainRecord]:
 
 async def calls(reporter: FailureReporter, count: int, at_a_time: int, seed: int) -> Times:
     """So many calls, so many at a time."""
-    todo = records_of(count, seed)
+    todo = iter([(record, an_error(record.offset)) for record in records_of(count, seed)])
     took: list[float] = []
 
     async def work() -> None:
-        for record in todo:
-            error = an_error(record.offset)
+        for record, error in todo:
             began = time.perf_counter()
             await reporter.report(record, error)
             took.append((time.perf_counter() - began) * 1e3)
