@@ -30,6 +30,7 @@ from aiokafka.errors import (
 from dlq_stream.client.errors import NotStarted
 from dlq_stream.core.connection import Brokers
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed, Refused, TooLarge
+from dlq_stream.core.ids import murmur2
 from dlq_stream.core.model import Headers
 from dlq_stream.kafka import UNREACHABLE, client_options, no_topic_creation
 
@@ -141,7 +142,8 @@ class AcknowledgedProducer:
             if producer is None:
                 raise NotStarted("the reporter is not started, or stopped: use it inside `async with`")
             try:
-                await (await producer.send(topic, value, key, partition, headers=list(headers)))
+                place = _place_of(producer, topic, key) if partition is None else partition
+                await (await producer.send(topic, value, key, place, headers=list(headers)))
                 return
             except ProducerClosed:  # it was replaced, or we are stopping: the next round tells
                 await asyncio.sleep(0)
@@ -197,6 +199,15 @@ class AcknowledgedProducer:
         except (TimeoutError, KafkaError) as error:
             log.warning("a producer was closed with records unacknowledged: %r", error)
             await _abandon(producer)
+
+
+def _place_of(producer: Any, topic: str, key: bytes | None) -> int | None:
+    """The partition that Kafka's default partitioner chooses, as aiokafka's does in three times the time.
+
+    None where it is aiokafka's turn: without a key, or before it knows the topic.
+    """
+    partitions = producer.client.cluster.partitions_for_topic(topic)
+    return None if key is None or not partitions else (murmur2(key) & 0x7FFFFFFF) % len(partitions)
 
 
 async def _abandon(producer: Any) -> None:

@@ -17,6 +17,7 @@ from dlq_stream import FailureReporter
 from dlq_stream.client import PlainRecord
 from dlq_stream.kafka import no_topic_creation
 from tests.benchmarks.figure import Bench, Result, Row, at_least, table
+from tests.benchmarks.lateness import spread
 from tests.benchmarks.processes import PARTITIONS, deployed
 from tests.benchmarks.records import readings
 from tests.kafka_clients import read_topic
@@ -27,7 +28,7 @@ ALONE_CALLS_PART = 80
 """One call of so many is made alone: each waits for its own batch."""
 AMONG = 100
 """Calls at a time, as an agent makes whose consumer runs many handlers."""
-MANY = 1_000
+MANY = 200
 """Calls at a time, as many as keep the connection busy."""
 BATCH_BYTES = 262_144
 GROUP = "heat-agents"
@@ -137,12 +138,6 @@ async def whole_batches(bootstrap: str, topic: str, written: Sequence[object]) -
         return len(written) / (time.perf_counter() - began)
 
 
-def percentile(values: Sequence[float], part: float) -> float:
-    """The value that ``part`` of them do not exceed."""
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(part * len(ranked)))]
-
-
 def result_of(rounds: Sequence[Round]) -> Result:
     """Medians over the rounds."""
     ratio = median(many[1] / bare for _, _, many, bare in rounds)
@@ -166,6 +161,6 @@ def result_of(rounds: Sequence[Round]) -> Result:
 
 
 def _latency(rounds: Sequence[Times]) -> str:
-    took = [ms for times, _ in rounds for ms in times]
+    took = spread([ms for times, _ in rounds for ms in times])
     rate = median(per_second for _, per_second in rounds)
-    return f"p50 {percentile(took, 0.5):.1f} ms, p99 {percentile(took, 0.99):.1f} ms ({rate:,.0f}/s)"
+    return f"p50 {took.p50:.1f} ms, p99 {took.p99:.1f} ms ({rate:,.0f}/s)"

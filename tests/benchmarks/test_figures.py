@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.benchmarks import __main__ as bench
+from tests.benchmarks import report, retry_consumer
 from tests.benchmarks.figure import QUICK, Result, Row, Sizes, at_least, at_most, summary
 from tests.benchmarks.intake import Pair, pairs_table, ratio
 from tests.benchmarks.lateness import rows_of, spread
@@ -18,7 +19,7 @@ from tests.benchmarks.meter import Sample, Speed, cpu_seconds, speed
 from tests.benchmarks.pending import peak_bytes, per_message, resident_bytes, topic_bytes
 from tests.benchmarks.probed import watch
 from tests.benchmarks.processes import worker_environment
-from tests.benchmarks.records import STACKTRACE_BYTES, VALUE_BYTES, events, small_events
+from tests.benchmarks.records import STACKTRACE_BYTES, VALUE_BYTES, events, readings, small_events
 from tests.benchmarks.stall import during, read
 
 
@@ -246,3 +247,45 @@ def test_small_events_have_four_headers_of_ours() -> None:
         assert len(value) == VALUE_BYTES
         assert [name.startswith("dlq-") for name, _ in headers] == [True] * 4
         assert dict(headers)["dlq-message-id"] == key
+
+
+# ---------------------------------------------------------------------------------------------------------- the client
+
+
+def test_a_consumer_is_held_to_the_bare_one_of_its_round() -> None:
+    """Ratios are taken within a round; what it costs beside is processor time."""
+    bare, slow = Speed(10_000, 10.0), Speed(3_000, 35.0)
+    rounds = [
+        {"bare": bare, "async": Speed(5_000, 30.0), "plain": slow, "failing": slow},
+        {"bare": Speed(20_000, 10.0), "async": Speed(9_000, 31.0), "plain": slow, "failing": Speed(3_000, None)},
+        {"bare": bare, "async": Speed(4_500, 29.0), "plain": slow, "failing": slow},
+    ]
+    first, plain, failing = retry_consumer.result_of(rounds, 100).rows
+    assert (first.measured, first.verdict) == ("0.450 (5,000/s, 20 µs of processor time more per record)", "holds")
+    assert (plain.measured.split(" ")[0], plain.verdict) == ("0.300", "DOES NOT HOLD")
+    assert (failing.measured.split(" ")[0], failing.verdict) == ("0.300", "")
+
+
+def test_calls_are_held_to_the_bare_producer_of_their_round() -> None:
+    """Times are those of all rounds together."""
+    alone, among = ([1.0, 2.0], 100.0), ([5.0] * 98 + [80.0] * 2, 900.0)
+    rounds = [(alone, among, ([9.0], 3_100.0), 10_000.0), (alone, among, ([9.0], 2_900.0), 10_000.0)]
+    one, hundred, many = report.result_of(rounds).rows
+    assert one.measured == "p50 1.0 ms, p99 2.0 ms (100/s)"
+    assert hundred.measured == "p50 5.0 ms, p99 80.0 ms (900/s)"
+    assert (many.measured, many.verdict) == ("0.300 (3,000/s)", "holds")
+
+
+def test_readings_are_records_of_a_source_topic() -> None:
+    """None of our headers, and as large as the values of events."""
+    made = list(readings(50, seed=1))
+    assert made == list(readings(50, seed=1))
+    assert {len(value) for _, value, _ in made} == {VALUE_BYTES}
+    assert {name for *_, headers in made for name, _ in headers} == {"trace"}
+
+
+async def test_what_is_reported_in_the_benchmark_is_an_error_with_a_cause() -> None:
+    """As an agent's is, each with a text of its own."""
+    error = report.an_error(7)
+    assert isinstance(error.__cause__, ConnectionError)
+    assert str(error) != str(report.an_error(8))
