@@ -15,8 +15,10 @@ from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.errors import GroupLoadInProgressError, NotCoordinatorForGroupError
 
 from dlq_stream import FailureReporter, Permanent, RetryConsumer
+from dlq_stream.client import membership as membership_module
 from dlq_stream.client import retry_topics
 from dlq_stream.client.current import current_record
+from dlq_stream.client.membership import Membership
 from dlq_stream.coordinator import _CarefulCoordinator
 from dlq_stream.core import headers as names
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
@@ -244,6 +246,29 @@ async def test_what_cannot_be_handed_over_does_not_hold_up_the_end(agent: Agent)
             began = time.monotonic()
         assert time.monotonic() - began < 8
     assert await agent.committed() == 0
+
+
+async def test_who_has_no_room_goes_on_polling(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the group would expel us while handlers take their time; then everything goes on."""
+    monkeypatch.setattr(membership_module, "PAUSE_SECONDS", 0.1)
+    made: list[Membership] = []
+    monkeypatch.setattr(Membership, "poll", lambda self, poll=Membership.poll: made.append(self) or poll(self))
+    await agent.send(100, value="{{}}")
+    gate = asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        await gate.wait()
+        agent.note(record)
+
+    async with agent.consuming(handle, partition_records_max=1, concurrency=1):
+        await agent.until(lambda: bool(made) and len(made[0]._consumer.paused()) == PARTITIONS)
+        for _ in range(10):
+            await asyncio.sleep(0.05)
+            assert made[0]._consumer._subscription.fetcher_idle_time < 0.5
+        gate.set()
+        await agent.until_committed(100)
+        assert not made[0]._consumer.paused()
+    assert len(agent.seen) == len(set(agent.seen)) == 100
 
 
 async def test_a_broker_that_is_killed_and_comes_back(kafka_factory: KafkaFactory) -> None:
