@@ -15,6 +15,9 @@ from dlq_stream.core.errors import BrokersUnavailable
 STALL_SECONDS_MAX = 20.0
 """Reading that makes no progress for this long counts as brokers that do not answer."""
 
+RECORDS_AT_ONCE_MAX = 5_000
+"""So many records are unpacked at a time: a fetched megabyte of small ones, compressed, may be a hundred thousand."""
+
 
 async def read_table(consumer: AIOKafkaConsumer, topic: str, partitions: int) -> dict[bytes, bytes]:
     """The latest value of each key of a compacted topic, whose partitions never share a key; deleted ones left out."""
@@ -54,7 +57,9 @@ async def records_until(
     progress = time.monotonic()
     positions = {place: await consumer.position(place) for place in ends}
     while waiting := [place for place, position in positions.items() if position < ends[place]]:
-        for place, records in (await consumer.getmany(*waiting, timeout_ms=200)).items():
+        for place, records in (
+            await consumer.getmany(*waiting, timeout_ms=200, max_records=RECORDS_AT_ONCE_MAX)
+        ).items():
             for record in records:
                 if record.offset < ends[place]:
                     yield record

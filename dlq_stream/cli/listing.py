@@ -71,9 +71,9 @@ def as_json_text(settings: Settings, answer: Answer, limit: int | None) -> str:
     at = answer.as_of.as_of_ms
     told = {
         **as_of_object(settings.app_id, answer.as_of),
-        "matched": len(answer.rows),
+        "matched": len(answer),
         "undecodable": answer.undecodable,
-        "messages": [as_object(id_, row, at) for id_, row in answer.rows[:limit]],
+        "messages": [as_object(id_, row, at) for id_, row in answer.first(limit)],
     }
     return json.dumps(told, indent=2)
 
@@ -83,7 +83,7 @@ def as_lines(settings: Settings, answer: Answer, limit: int | None) -> list[str]
     from dlq_stream.cli.rows import as_of_line, as_table
 
     lines = [as_of_line(settings.app_id, answer.as_of), ""]
-    shown, found = answer.rows[:limit], len(answer.rows)
+    shown, found = answer.first(limit), len(answer)
     lines += as_table(shown, answer.as_of.as_of_ms) if shown else ["No message fits."]
     if found > len(shown):
         lines += ["", f"{found - len(shown)} more of {found}; --limit N or --all shows them"]

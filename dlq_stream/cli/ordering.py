@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 
 from dlq_stream.cli.orders import Request
 from dlq_stream.core.commands import Action, Order
@@ -32,9 +33,12 @@ class Plan:
 
     answer: Answer
     cases: list[Case]
-    refused: list[Refused]
     left: int
     """How many more it could be sent for, beyond the limit."""
+    refused: list[Refused]
+    """Messages that were named and are not sent an order."""
+    passed_over: Counter[str]
+    """Messages that fit a filter and are not in a status that the order is for, by status."""
 
 
 async def look(settings: Settings, request: Request) -> Plan:
@@ -52,23 +56,28 @@ def plan_of(request: Request, answer: Answer, at_ms: int) -> Plan:
     due_at = request.at_ms
     if request.action is Action.RESCHEDULE and due_at is None:
         due_at = at_ms + (request.in_ms or 0)
-    cases, refused = [], []
-    for id_, row in answer.rows:
+    plan = Plan(answer, [], 0, [], Counter())
+    cases, refused, left = plan.cases, plan.refused, 0
+    limit = ORDERS_MAX + 1 if request.limit is None else request.limit
+    for id_, row in answer:
         order = Order(id_, request.action, row.revision, request.reason, request.by, due_at)
         why = why_not_applicable(order, row)
-        if why is None:
+        if why is None and len(cases) < limit:
             cases.append(Case(order, row))
-        else:
+        elif why is None:
+            left += 1
+        elif request.ids:
             refused.append(Refused(id_, Outcome.NOT_APPLICABLE, row, why))
-    there = {id_ for id_, _ in answer.rows}
+        else:
+            plan.passed_over[str(row.status)] += 1
+    if len(cases) > ORDERS_MAX:
+        raise ConfigurationError(
+            f"{len(cases) + left:,} messages at once are too many; --limit {ORDERS_MAX} takes the first {ORDERS_MAX:,}"
+        )
+    there = {each.message_id for each in refused} | {case.order.id for case in cases}
     refused += [
         Refused(id_, Outcome.ABSENT, None, "there is no such message; it was never reported here, or purged")
         for id_ in request.ids
         if id_ not in there
     ]
-    chosen = cases[: request.limit]
-    if len(chosen) > ORDERS_MAX:
-        raise ConfigurationError(
-            f"{len(chosen):,} messages at once are too many; --limit {ORDERS_MAX} takes the first {ORDERS_MAX:,}"
-        )
-    return Plan(answer, chosen, refused, len(cases) - len(chosen))
+    return replace(plan, left=left)

@@ -39,13 +39,12 @@ def preview(settings: Settings, request: Request, plan: Plan) -> list[str]:
     from dlq_stream.cli.rows import as_of_line, as_table
 
     answer, count = plan.answer, len(plan.cases)
-    lines = [as_of_line(settings.app_id, answer.as_of), "", f"{len(answer.rows)} fit, {request.action} is for {count}"]
+    lines = [as_of_line(settings.app_id, answer.as_of), "", f"{len(answer)} fit, {request.action} is for {count}"]
     if plan.left:
-        lines[-1] = f"{len(answer.rows)} fit, {request.action} is for {count + plan.left}: the first {count} (--limit)"
-    if plan.refused:
-        statuses = Counter(str(each.row.status) for each in plan.refused if each.row is not None)
-        counts = ", ".join(f"{status} {number}" for status, number in sorted(statuses.items()))
-        lines[-1] += f"; not for {len(plan.refused)} ({counts})"
+        lines[-1] = f"{len(answer)} fit, {request.action} is for {count + plan.left}: the first {count} (--limit)"
+    if plan.passed_over:
+        counts = ", ".join(f"{status} {number}" for status, number in sorted(plan.passed_over.items()))
+        lines[-1] += f"; not for {plan.passed_over.total()} ({counts})"
     if count:
         sample = [(case.order.id, case.before) for case in plan.cases[:SAMPLE]]
         lines += ["", *as_table(sample, answer.as_of.as_of_ms)]
@@ -61,7 +60,7 @@ class Board:
         self._request = request
         self._plan = plan
         self._bar: Any = None
-        if not request.as_json and request.ids:
+        if not request.as_json:
             for each in plan.refused:
                 click.echo(_line(each.message_id.hex(), each.outcome, each.why))
 
@@ -105,7 +104,7 @@ class Board:
 
     def all_well(self, dispatch: Dispatch) -> bool:
         """Whether all that was asked for was done; what a filter met but is not for does not count."""
-        if self._request.ids and self._plan.refused:
+        if self._plan.refused:
             return False
         return self._request.dry_run or all(case.outcome == "applied" for case in dispatch.cases)
 
@@ -119,13 +118,13 @@ class Board:
         """
         from dlq_stream.cli.rows import as_of_object
 
-        refused = self._plan.refused if self._request.ids else []
-        found = [_result_of(case) for case in dispatch.cases] + [_result_of_refused(each) for each in refused]
+        found = [_result_of(case) for case in dispatch.cases]
+        found += [_result_of_refused(each) for each in self._plan.refused]
         return {
             **as_of_object(settings.app_id, self._plan.answer.as_of),
             "action": self._request.action,
             "dry_run": self._request.dry_run,
-            "matched": len(self._plan.answer.rows),
+            "matched": len(self._plan.answer),
             "selected": len(dispatch.cases),
             "sent": dispatch.sent,
             "sent_seconds": round(dispatch.seconds, 3),

@@ -6,8 +6,9 @@ latest of those that fit, as bytes, and at most `ROWS_MAX` of them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import msgspec
 from aiokafka import TopicPartition
@@ -20,7 +21,7 @@ from dlq_stream.tables import messages
 from dlq_stream.tables.codec import UndecodableRow
 from dlq_stream.tables.messages import Message
 from dlq_stream.view.app import AppReader, AsOf, now_ms
-from dlq_stream.view.selection import Selection, turn_of
+from dlq_stream.view.selection import Selection, id_of_turn, turn_of
 
 ROWS_MAX = 1_000_000
 """More messages that fit are an error that asks for a narrower filter; so many take about half a gigabyte."""
@@ -28,15 +29,32 @@ ROWS_MAX = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The messages that were asked for, in the order of `turn_of`."""
+    """The messages that were asked for: ids and rows, in the order of `turn_of`.
+
+    Rows stay bytes until they are looked at, which takes a fifth of the memory.
+    """
 
     as_of: AsOf
-    rows: list[tuple[bytes, Message]]
-    """Message id and row."""
     ends: Mapping[int, int]
     """By partition, the offset of the changelog where reading ended: changes from there on are not in it."""
     undecodable: int
     """Rows of which nothing can be read at all; no filter fits them."""
+    _kept: Mapping[bytes, bytes]
+    _turns: Sequence[bytes]
+
+    def __len__(self) -> int:
+        return len(self._turns)
+
+    def __iter__(self) -> Iterator[tuple[bytes, Message]]:
+        for turn in self._turns:
+            id_ = id_of_turn(turn)
+            row = present(self._kept[id_])
+            if row is not None:  # which it was when it was kept
+                yield id_, row
+
+    def first(self, limit: int | None) -> list[tuple[bytes, Message]]:
+        """The first so many of them; all for None."""
+        return list(islice(self, limit))
 
 
 async def read_selected(app: AppReader, selection: Selection) -> Answer:
@@ -78,6 +96,7 @@ async def _read(
     ends = await app.consumer.end_offsets(places)
     await app.consumer.seek_to_beginning(*places)
     kept: dict[bytes, bytes] = {}
+    turns: dict[bytes, bytes] = {}
     broken: set[bytes] = set()
     updated_ms = 0
     async for record in records_until(app.consumer, ends):
@@ -93,22 +112,18 @@ async def _read(
             row = None
         if row is None or not selection.fits(row, as_of_ms):
             kept.pop(key, None)
-        elif len(kept) < ROWS_MAX or key in kept:
-            kept[key] = record.value
-        else:
+            turns.pop(key, None)
+            continue
+        kept[key], turns[key] = record.value, turn_of(key, row)
+        if len(kept) > ROWS_MAX:
             raise ConfigurationError(
                 f"more than {ROWS_MAX:,} messages fit; narrow it down with --queue, --status, --error-type or "
                 f"--older-than"
             )
     return Answer(
         as_of=AsOf(as_of_ms, updated_ms or None, await app.lag(partitions)),
-        rows=sorted(_rows(kept), key=lambda pair: turn_of(*pair)),
         ends={place.partition: end for place, end in ends.items()},
         undecodable=len(broken),
+        _kept=kept,
+        _turns=sorted(turns.values()),
     )
-
-
-def _rows(kept: Mapping[bytes, bytes]) -> Iterator[tuple[bytes, Message]]:
-    for key, raw in kept.items():
-        if (row := present(raw)) is not None:
-            yield key, row

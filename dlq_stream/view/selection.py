@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from struct import Struct
 
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.core.rule import short_name
 from dlq_stream.tables.messages import Message
+
+_TURN = Struct(">BQ")
 
 OPEN = frozenset((DLQMessageStatus.PENDING, DLQMessageStatus.RETRYING))
 """Statuses whose `Message.due_ms` is when something happens to the message itself."""
@@ -42,14 +45,24 @@ class Selection:
         )
 
 
-def turn_of(message_id: bytes, row: Message) -> tuple[int, int, bytes]:
+def turn_of(message_id: bytes, row: Message) -> bytes:
     """Sorts messages: open ones first, what is due next before the rest; then all others, the oldest first.
 
-    An open message without a due time waits for an operator (it is stuck) and comes after those that have one.
+    An open message without a due time waits for an operator (it is stuck) and comes after those that have one.  Ends in
+    the id: sorted turns say all there is to say of an order.
     """
-    if row.status in OPEN:
-        return (0, row.due_ms, message_id) if row.due_ms is not None else (1, row.created_ms, message_id)
-    return (2, row.created_ms, message_id)
+    if row.status not in OPEN:
+        rank, instant_ms = 2, row.created_ms
+    elif row.due_ms is None:
+        rank, instant_ms = 1, row.created_ms
+    else:
+        rank, instant_ms = 0, row.due_ms
+    return _TURN.pack(rank, max(0, instant_ms)) + message_id
+
+
+def id_of_turn(turn: bytes) -> bytes:
+    """The id that a turn ends in."""
+    return turn[_TURN.size :]
 
 
 def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.tables.messages import Message
-from dlq_stream.view.selection import OPEN, Selection, turn_of
+from dlq_stream.view.selection import OPEN, Selection, id_of_turn, turn_of
 
 NOW = 1_000_000
 STATUSES = [status for status in DLQMessageStatus if status is not DLQMessageStatus.PURGED]
@@ -59,8 +59,9 @@ def test_no_filter_means_all(row: Message) -> None:
 @given(st.lists(ROWS, max_size=12))
 def test_next_due_first_then_the_oldest(rows: list[Message]) -> None:
     """Open ones with a due time, open ones without, then all others."""
-    turns = sorted((turn_of(b"%016d" % number, row), row) for number, row in enumerate(rows))
-    ordered = [row for _, row in turns]
+    turns = {turn_of(b"%016d" % number, row): row for number, row in enumerate(rows)}
+    ordered = [turns[turn] for turn in sorted(turns)]
+    assert [id_of_turn(turn) for turn in turns] == [b"%016d" % number for number in range(len(rows))]
     due = [row for row in ordered if row.status in OPEN and row.due_ms is not None]
     stuck = [row for row in ordered if row.status in OPEN and row.due_ms is None]
     assert ordered[: len(due) + len(stuck)] == due + stuck
