@@ -255,22 +255,27 @@ def back_at_work(the_story: Story, comebacks: Sequence[Comeback], retries: Colle
 
 async def _prepare(settings: Settings, topics: Topics, scenario: Scenario) -> None:
     """Create the app's topics by its own command, and those of the agents with the brokers' stamps."""
+    await init(environment_of(settings), scenario.source)
+    stamped = {"message.timestamp.type": "LogAppendTime"}
+    names = topics.source, topics.dead_letters
+    await create_topics(
+        settings.brokers, *names, partitions=PARTITIONS, replication=scenario.replication, config=stamped
+    )
+
+
+async def init(environment: Mapping[str, str], source: Path | None = None) -> None:
+    """``dlq-stream init`` of the code in ``source``, this tree's where it is None; completes what an older one left."""
     done = await asyncio.to_thread(
         subprocess.run,
         [*COMMAND, "init"],
         capture_output=True,
         text=True,
         timeout=60,
-        cwd=scenario.source,
-        env=code_from(scenario.source, environment_of(settings)),
+        cwd=source,
+        env=code_from(source, environment),
     )
     if done.returncode:
         raise RuntimeError(f"init failed: {done.stderr}")
-    stamped = {"message.timestamp.type": "LogAppendTime"}
-    names = topics.source, topics.dead_letters
-    await create_topics(
-        settings.brokers, *names, partitions=PARTITIONS, replication=scenario.replication, config=stamped
-    )
 
 
 async def _until_taken_in(settings: Settings, ends: Mapping[tuple[str, int], int], fleet: Fleet) -> None:

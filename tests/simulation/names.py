@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from dlq_stream.core.ids import partition_of
@@ -41,11 +41,17 @@ QUEUES_MAX = 3
 ATTEMPTS_KEPT_MAX = 3
 QUARANTINE_BYTES_MAX = 80_000
 
+BOILERS_PER_SECOND_MAX = 6.0
+"""What may be emitted of this queue, by all partitions together."""
+
+_DEFAULT = RetryPolicy(
+    max_retries=3, initial_backoff_ms=1_000, backoff_multiplier=2.0, max_backoff_ms=3_000, outcome_timeout_ms=6_000
+)
+
 POLICIES = Policies(
-    default=RetryPolicy(
-        max_retries=3, initial_backoff_ms=1_000, backoff_multiplier=2.0, max_backoff_ms=3_000, outcome_timeout_ms=6_000
-    ),
+    default=_DEFAULT,
     by_queue={
+        BOILERS: replace(_DEFAULT, emit_per_second_max=BOILERS_PER_SECOND_MAX),
         OVENS: RetryPolicy(
             max_retries=2,
             initial_backoff_ms=500,

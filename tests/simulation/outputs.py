@@ -7,12 +7,13 @@ from collections import Counter
 
 from dlq_stream.core.headers import ATTEMPT, DUE_AT, GZIP, QUARANTINE_CUT, QUARANTINE_ENCODING, parse_failure
 from dlq_stream.core.lifecycle import State
+from dlq_stream.core.pace import AHEAD_US
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
 from tests.simulation.broker import Entry, Txn
 from tests.simulation.fold import Change, Fold, Parts, id_of
 from tests.simulation.hostility import POISON
 from tests.simulation.model import Scribe, own_id, shown
-from tests.simulation.names import FAILURES
+from tests.simulation.names import BOILERS, BOILERS_PER_SECOND_MAX, FAILURES, PARTITIONS, home_of
 
 
 class Outputs:
@@ -25,6 +26,8 @@ class Outputs:
         self.emitted: dict[tuple[bytes, int, int], int] = {}
         self.dead_letters = 0
         self._scribe = scribe
+        self._paced: dict[tuple[int, str], list[int]] = {}
+        """By partition and owner, when retries of the limited queue were committed by his clock."""
 
     def check(self, txn: Txn, fold: Fold, parts: Parts, changes: dict[bytes, Change], clock_ms: int) -> None:
         """A transaction was committed, at ``clock_ms`` by its worker's clock."""
@@ -38,6 +41,27 @@ class Outputs:
                 self._scribe.violated(f"{emitted[change.id]} emissions, and {told}")
             self._check_dead_letter(change, parts, of_timer=not txn.offsets)
         self.dead_letters += len(parts.dead_letters)
+        self._check_limit(txn, changes, clock_ms)
+
+    def _check_limit(self, txn: Txn, changes: dict[bytes, Change], clock_ms: int) -> None:
+        """In no second does an owner of a partition emit more of the limited queue than its share, and one beside.
+
+        By his own clock, which never runs backwards; that of the next owner may be a second behind.
+        """
+        limited = [change for change in changes.values() if change.new is not None and change.new.queue == BOILERS]
+        for change in limited:
+            old, new = change.old, change.new
+            if old is not None and new is not None and new.slot_ms is not None and new.slot_ms != old.slot_ms:
+                self._scribe.count("retries given a slot")
+        grown = sum(change.grown for change in limited)
+        if not grown:
+            return
+        at = self._paced.setdefault((home_of(limited[0].id), txn.by), [])
+        at += [clock_ms] * grown
+        share = BOILERS_PER_SECOND_MAX / PARTITIONS
+        recent = sum(ms > clock_ms - 1_000 for ms in at)
+        if recent > share * (1 + AHEAD_US / 1_000_000) + 1:
+            self._scribe.violated(f"{recent} retries of {BOILERS} within a second, at {clock_ms} by {txn.by}'s clock")
 
     def _check_emission(self, txn: Txn, fold: Fold, entry: Entry, change: Change | None, clock_ms: int) -> None:
         id_, attempt = id_of(entry), int(entry.header(ATTEMPT) or b"0")

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.crash.fleet import Fleet, Worker
-from tests.crash.harness import Result, play
+from tests.crash.harness import Result, init, play
 from tests.crash.scenarios.processes import calm
 from tests.crash.scenarios.stage import Skipped, Stage
 from tests.crash.traffic import Traffic
@@ -40,6 +40,7 @@ async def upgrade(stage: Stage) -> Result:
     previous = check_out(stage.previous, stage.directory / "previous")
 
     async def trouble(fleet: Fleet, rng: random.Random, traffic: Traffic) -> None:
+        await init(next(iter(fleet.workers.values())).environment)  # the topics that this version adds
         for source in (None, previous, None):
             for name in rng.sample(sorted(fleet.workers), len(fleet.workers)):
                 await calm(rng)
