@@ -107,11 +107,10 @@ def _operator(settings: Settings) -> Iterator[Right]:
     topics = AppTopics(settings.app_id)
     yield Right("operator", ("Read", "DescribeConfigs"), "topic", _own(settings))
     yield Right("operator", ("Write",), "topic", topics.commands)
+    yield Right("operator", ("Write",), "topic", topics.policies, "policy set and apply")
     yield Right("operator", ("Write",), "topic", topics.failures, "quarantine retry")
     yield Right("operator", ("Describe",), "transactional-id", f"{topics.worker_transactions}*", "doctor")
     yield Right("operator", ("Describe",), "cluster", "kafka-cluster", "doctor")
-    yield Right("operator", ("Write",), "topic", topics.policies, "`dlq-stream policy`")
-    yield Right("operator", ("Write",), "topic", topics.failures, "quarantine retry")
     yield Right("operator", ("Describe",), "group", settings.app_id)
 
 
