@@ -88,7 +88,7 @@ def run(
     reporter: SyncFailureReporter,
     *,
     batch_records_max: int = 500,
-    poll_seconds: float = 0.5,
+    poll_seconds: float = 0.1,
     stop: threading.Event | None = None,
 ) -> None:
     """Consume batch by batch, each in order, until ``stop`` is set; then the consumer is closed.

@@ -1,7 +1,8 @@
 """What callers are told (`NotStarted`, `UnusableRecord`), and what handlers may raise to overrule policy.
 
 A handler that knows more about its failure than its type says raises `Permanent` or `RetryAfter`, from the error that
-it caught: ``raise RetryAfter(30, "busy") from error``.
+it caught: ``raise RetryAfter(30, "busy") from error``.  People see that error then, behind the reason.  As a cause of
+another error they say nothing: whoever raised that one has decided otherwise.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ class Permanent(Exception):
 class RetryAfter(Exception):
     """The next retry is due ``seconds`` (fractions allowed) after the worker sees this, whatever the backoff would be.
 
-    The number of retries stays what policy says.  Raises ValueError where ``seconds`` is negative or not finite.
+    It is worth a retry, whatever classification would say of the error behind it; the number of retries and the time
+    budget stay what policy says, and more than a year is cut to that.  Raises ValueError where ``seconds`` is negative
+    or not finite.
     """
 
     def __init__(self, seconds: float, reason: str = "") -> None:

@@ -171,7 +171,10 @@ def _named(queue: str | None) -> str | None:
 def _category(category: ErrorCategory | str | None, error: object) -> ErrorCategory | None:
     """What the caller says of the error; else what the error says of itself."""
     if category is None:
-        return ErrorCategory.PERMANENT if issubclass(type(error), Permanent) else None
+        if issubclass(type(error), Permanent):
+            return ErrorCategory.PERMANENT
+        # Else the type of the error behind it could be one that is never retried.
+        return ErrorCategory.TRANSIENT if issubclass(type(error), RetryAfter) else None
     try:
         return ErrorCategory(category)
     except ValueError:

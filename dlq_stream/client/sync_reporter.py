@@ -38,7 +38,7 @@ class SyncFailureReporter:
     """What `FailureReporter` is, for synchronous code; a context manager, and safe to use from many threads.
 
     The parameters are `FailureReporter`'s.  `report` and `succeeded` block until the brokers have acknowledged, one
-    after the other about 150 times a second; where many records fail, `submit` them and wait for the futures.
+    after the other some hundred times a second; where many records fail, `submit` them and wait for the futures.
 
     A started reporter does not survive `os.fork`: a child has to start its own, and is told so.  One that was made
     before the fork and is started after it works, as in servers that fork their workers.
@@ -51,7 +51,7 @@ class SyncFailureReporter:
         *,
         outcomes: bool = True,
         app_id: str = "dlq-stream",
-        linger_ms: int = 5,
+        linger_ms: int = 0,
         record_bytes_max: int | None = None,
         timeout_seconds: float = 30.0,
         security: Security | None = None,

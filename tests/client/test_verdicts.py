@@ -55,15 +55,19 @@ def test_permanent_is_a_category() -> None:
 def test_what_the_caller_says_wins() -> None:
     """It stands nearest to the report."""
     assert event_of(Permanent(), category="transient").kind.category is ErrorCategory.TRANSIENT
+    assert event_of(RetryAfter(5), category="permanent").kind.category is ErrorCategory.PERMANENT
 
 
 @pytest.mark.parametrize(
     ("seconds", "wanted"), [(0, 0), (30, 30_000), (0.0001, 1), (1.5, 1_500), (1e15, names.retry_after_ms_max)]
 )
 def test_retry_after_is_a_header(seconds: float, wanted: int) -> None:
-    """In whole milliseconds, never earlier than asked, and never more than the system takes."""
-    event = event_of(RetryAfter(seconds))
-    assert (event.retry_after_ms, event.kind.category) == (wanted, None)
+    """In whole milliseconds, never earlier than asked, and never more than the system takes.
+
+    And it is a retry, also where the error behind it is one that is never retried.
+    """
+    event = event_of(raised(RetryAfter(seconds), ValueError("odd")))
+    assert (event.retry_after_ms, event.kind.category) == (wanted, ErrorCategory.TRANSIENT)
 
 
 @pytest.mark.parametrize("broken", ["soon", None, float("nan"), float("inf"), -5])
