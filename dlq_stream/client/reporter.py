@@ -40,8 +40,8 @@ class FailureReporter:
       failures these are; its retries come back to it.  ``app_id``: whose failures topic.
     * ``outcomes``: this group also says when a retry succeeded (`succeeded`).  The system then takes silence for a
       failure; with False it takes silence for success, after ``outcome_timeout_seconds``.
-    * ``linger_ms``: how long a report waits for others to share its batch.  Without, those share one that come while the
-      one before is under way: as many a second where they come by the hundred, five times as many one after the other.
+    * ``linger_ms``: how long a report waits for others to share its batch.  With 0, those share one that come while the
+      one before is under way: as many a second when they come by the hundred, and five times as many one by one.
     * ``record_bytes_max``: what the failures topic takes; None asks the brokers at the start.
     * ``timeout_seconds``: how long each of start, report, succeeded and stop may take.
     * ``security``: how the brokers let us in; ``brokers`` may also be a `Connection`, which says both.
