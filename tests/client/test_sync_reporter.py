@@ -7,9 +7,11 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import confluent_kafka
 import pytest
 
 from dlq_stream import SyncFailureReporter
@@ -17,10 +19,11 @@ from dlq_stream.client import NotStarted, UnusableRecord
 from dlq_stream.client.current import handling
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, TooLarge
 from dlq_stream.core.headers import parse_failure
+from dlq_stream.core.model import Origin
 from tests.client.test_report import GROUP, Read
 from tests.client.test_reporter import LIMIT, app_with_topics, retry_of
-from tests.kafka_clients import read_topic
-from tests.kafka_fixture import LocalKafka
+from tests.kafka_clients import Outgoing, create_topics, produce, read_topic
+from tests.kafka_fixture import LocalKafka, unique_name
 
 
 @pytest.fixture
@@ -196,3 +199,33 @@ reporter.submit(record, ValueError())
     assert done.stderr == ""
     assert len(failures(kafka, app_id)) == 1
     assert parse_failure(asyncio.run(read_topic(kafka.bootstrap, f"{app_id}-failures"))[0]).kind.group == "g"
+
+
+def test_records_of_the_synchronous_libraries_are_one_message(kafka: LocalKafka, app_id: str) -> None:
+    """Read by confluent-kafka and by kafka-python, the same record is reported as the same message, byte for byte."""
+    topic = unique_name("heat")
+    headers = (("hop", b"\xff"), ("hop", None), ("hop", b""))
+    asyncio.run(create_topics(kafka.bootstrap, topic, partitions=1))
+    asyncio.run(produce(kafka.bootstrap, [Outgoing(topic, b"\x00", b"\xfe", headers, timestamp_ms=1_700_000_000_123)]))
+    records: list[Any] = []
+
+    confluent = confluent_kafka.Consumer({"bootstrap.servers": kafka.bootstrap, "group.id": unique_name("group")})
+    confluent.assign([confluent_kafka.TopicPartition(topic, 0, 0)])
+    records.append(confluent.poll(20))
+    confluent.close()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        from kafka import KafkaConsumer
+
+        other = KafkaConsumer(
+            topic, bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", consumer_timeout_ms=20_000
+        )
+        records.append(next(other))
+        other.close()
+
+    with SyncFailureReporter(kafka.bootstrap, GROUP, app_id=app_id) as reporter:
+        (message_id,) = {reporter.report(record, ValueError()) for record in records}
+    for record in asyncio.run(read_topic(kafka.bootstrap, f"{app_id}-failures")):
+        event = parse_failure(record)
+        assert (event.id.hex(), event.key, event.value, event.headers) == (message_id, b"\xfe", b"\x00", headers)
+        assert event.origin == Origin(topic, 0, 0, 1_700_000_000_123)
