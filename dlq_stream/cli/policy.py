@@ -37,6 +37,10 @@ def command() -> None:
     """
 
 
+skip_topics = line_option(
+    "--skip-topics", is_flag=True, help="Neither look at nor create the retry topics that this takes: they are there."
+)
+
 # ------------------------------------------------------------------------------------------------------------------ get
 
 
@@ -87,9 +91,10 @@ def _get(settings: Settings, queue: str | None, as_json: bool) -> int:
     help="Publish nothing for this field any more, so that the settings count; may be repeated.",
 )
 @line_option("--reset", is_flag=True, help="Publish nothing for this queue any more.")
+@skip_topics
 @queue_options
 @settings_options(*GROUPS)
-def set_(queue: str, unset: tuple[str, ...], reset: bool, **options: Any) -> None:
+def set_(queue: str, unset: tuple[str, ...], reset: bool, skip_topics: bool, **options: Any) -> None:
     """Publish a policy for QUEUE, or change the one that is published: what is not given stays as it is."""
     ours = [name for name in options if name.startswith(QUEUE_PREFIX)]
     said = {name.removeprefix(QUEUE_PREFIX): options.pop(name) for name in ours}
@@ -100,10 +105,13 @@ def set_(queue: str, unset: tuple[str, ...], reset: bool, **options: Any) -> Non
         raise click.UsageError(f"{option_of(twice[0])} is given, and --unset {twice[0]}, too")
     if not (reset or given or unset):
         raise click.UsageError(f"nothing to set; `dlq-stream policy get {queue}` shows what there is")
-    run(options, partial(_set, queue=queue, given=given, unset=unset, reset=reset), quiet=True)
+    how: dict[str, Any] = {"queue": queue, "given": given, "unset": unset, "reset": reset, "topics": not skip_topics}
+    run(options, partial(_set, **how), quiet=True)
 
 
-def _set(settings: Settings, queue: str, given: Mapping[str, Any], unset: tuple[str, ...], reset: bool) -> int:
+def _set(
+    settings: Settings, queue: str, given: Mapping[str, Any], unset: tuple[str, ...], reset: bool, topics: bool
+) -> int:
     from dlq_stream.settings.published import checked
     from dlq_stream.topics import read_policies
 
@@ -114,7 +122,7 @@ def _set(settings: Settings, queue: str, given: Mapping[str, Any], unset: tuple[
     kept = {} if reset else before.model_dump(exclude_defaults=True)
     fields = {**{name: value for name, value in kept.items() if name not in unset}, **given}
     after = checked(queue, fields, lambda name: f"from option {option_of(name)}" if name in given else "published")
-    return _publish(settings, published, {queue: after}, lambda: True)
+    return _publish(settings, published, {queue: after}, lambda: True, topics=topics)
 
 
 # ---------------------------------------------------------------------------------------------------------------- apply
@@ -124,17 +132,18 @@ def _set(settings: Settings, queue: str, given: Mapping[str, Any], unset: tuple[
 @click.argument("file", type=click.Path(path_type=Path))
 @line_option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @line_option("--yes", is_flag=True, help="Do not ask.")
+@skip_topics
 @settings_options(*GROUPS)
-def apply(file: Path, dry_run: bool, yes: bool, **options: Any) -> None:
+def apply(file: Path, dry_run: bool, yes: bool, skip_topics: bool, **options: Any) -> None:
     """Publish the policies in FILE: TOML with tables [queues."<name>"], as in the settings file.
 
     What is published for each of these queues is then exactly its table; an empty one publishes nothing for it. Queues
     that FILE does not name keep what they have.
     """
-    run(options, partial(_apply, file=file, dry_run=dry_run, yes=yes), quiet=True)
+    run(options, partial(_apply, file=file, dry_run=dry_run, yes=yes, topics=not skip_topics), quiet=True)
 
 
-def _apply(settings: Settings, file: Path, dry_run: bool, yes: bool) -> int:
+def _apply(settings: Settings, file: Path, dry_run: bool, yes: bool, topics: bool) -> int:
     from dlq_stream.topics import read_policies
 
     wanted = _tables(file)
@@ -146,7 +155,7 @@ def _apply(settings: Settings, file: Path, dry_run: bool, yes: bool) -> int:
         except click.Abort:  # there is nobody to ask
             raise ConfigurationError("nothing was published: nobody answered; --yes publishes without asking") from None
 
-    return _publish(settings, published, wanted, agreed)
+    return _publish(settings, published, wanted, agreed, topics=topics)
 
 
 def _tables(file: Path) -> dict[str, QueueSettings]:
@@ -174,17 +183,21 @@ def _publish(
     published: PublishedPolicies,
     wanted: Mapping[str, QueueSettings],
     agreed: Callable[[], bool],
+    *,
+    topics: bool,
 ) -> int:
     """Show what changes, and write it if that is ``agreed``; the retry topics that it takes are made before."""
     from dlq_stream.topics import write_policies
 
-    records = {}
+    records, elsewhere = {}, []
     for queue, policy in wanted.items():
-        before = published.queues.get(queue, NOTHING)
+        before, retried_to = published.queues.get(queue, NOTHING), _retried_to(published, queue)
         if policy == before and queue not in published.problems:
             continue
         key, value = _taken(published, queue, policy)
         records[key] = value
+        if _retried_to(published, queue) != retried_to:
+            elsewhere.append(queue)
         click.echo(f"{queue}:")
         for line in changes(settings, queue, before, policy):
             click.echo(f"  {line}")
@@ -194,7 +207,8 @@ def _publish(
     if not agreed():
         click.echo("nothing was published")
         return 0
-    _create_retry_topics(settings, published, [key.decode() for key in records])
+    if topics and elsewhere:
+        _create_retry_topics(settings, published, elsewhere)
     asyncio.run(write_policies(settings, records))
     click.echo(f"published {len(records)} {'policy' if len(records) == 1 else 'policies'}: {EFFECT}")
     return 0
@@ -211,11 +225,21 @@ def _taken(published: PublishedPolicies, queue: str, policy: QueueSettings) -> t
     return key, value
 
 
+def _retried_to(published: PublishedPolicies, queue: str) -> tuple[str, str]:
+    policy = published.policies.for_queue(queue)
+    return policy.emit_to, policy.retry_topic
+
+
 def _create_retry_topics(settings: Settings, published: PublishedPolicies, queues: list[str]) -> None:
     """A policy that sends retries to a topic which does not exist would escalate them: see to that first."""
     from dlq_stream.topics import create_retry_topics
 
-    reports, not_topics = asyncio.run(create_retry_topics(settings, published.policies, queues))
+    try:
+        reports, not_topics = asyncio.run(create_retry_topics(settings, published.policies, queues))
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"{error}\nnothing was published: have the retry topics made first, then use --skip-topics"
+        ) from error
     for report in reports:
         for topic in report.created:
             click.echo(f"created   {topic}")

@@ -217,8 +217,21 @@ def test_a_policy_that_needs_a_retry_topic_has_it_made(desk: Desk) -> None:
     done = desk.run("policy", "set", queue, "--emit-to", "retry")
     assert done.exit_code == 0
     assert f"no topic is named {queue}, so which retry topics ({{topic}}-retry)" in done.stderr
+    desk.policy("set", queue, "--retry-topic", "{topic}-anew", "--skip-topics")
+    assert not desk.run("policy", "set", queue, "--max-retries", "1").stderr, "where retries go stays"
     assert f"retries go to {source}-retry" in desk.run("init", "--source", source).stdout
     assert "-retry" not in desk.run("init", "--source", source, DLQ_APP_ID=unique_name("other")).stdout
+
+
+def test_where_retry_topics_cannot_be_made_nothing_is_published(desk: Desk) -> None:
+    """Else messages would be escalated for want of them; whoever has them made by somebody else says so."""
+    source = unique_name("source")
+    asyncio.run(create_topics(desk.bootstrap, source, partitions=1))
+    arguments = ["set", source, "--emit-to", "retry", "--retry-topic", f"{desk.environment['DLQ_APP_ID']}-x"]
+    said = desk.refused(*arguments)
+    assert "belongs to this application" in said
+    assert "nothing was published: have the retry topics made first, then use --skip-topics" in said
+    assert "published 1 policy" in desk.policy(*arguments, "--skip-topics")
 
 
 def test_an_app_of_an_earlier_version_lacks_the_topic(desk: Desk) -> None:
