@@ -22,6 +22,8 @@ from dlq_stream.core.errors import MalformedEvent
 from dlq_stream.core.headers import OWN_HEADERS, QUARANTINE_HEADERS, fault_of, parse_failure
 from dlq_stream.core.model import ErrorCategory, Headers, Origin
 from dlq_stream.core.outgoing import Facts, dead_letter_headers, emission_headers
+from dlq_stream.settings import QueueSettings, published
+from dlq_stream.settings.queues import BackoffSettings
 from tests.core.received import HEADERS, USER_HEADERS, Received
 from tests.deploy.document import (
     DOCUMENT,
@@ -35,15 +37,16 @@ from tests.deploy.document import (
     structural_faults,
 )
 from tests.engine.said import all_that_is_said
+from tests.settings.test_published import policies
 
 FAILURE, RETRY, LETTER, QUARANTINED = (
     judge_of(f"#/components/schemas/{kind}Headers") for kind in ("failure", "retry", "deadLetter", "quarantine")
 )
 COMMANDS = {
     at(message["payload"]["$ref"])["properties"]["type"]["const"]: judge_of(message["payload"]["$ref"])
-    for message in MESSAGES.values()
-    if message.get("contentType") == "application/json"
+    for message in (at(each["$ref"]) for each in DOCUMENT["channels"]["commands"]["messages"].values())
 }
+POLICY = judge_of("#/components/schemas/publishedPolicy")
 
 
 def properties(kind: str) -> set[str]:
@@ -311,6 +314,33 @@ def test_commands_are_valid_where_they_are_understood(fields: dict[str, Any]) ->
         assert refused is None or (fields["type"] == "traffic" and fault_of(refused) in ("failed", "to_ms"))
     else:
         assert refused is not None
+
+
+# ---------------------------------------------------------------------------------------------------------- policies
+
+
+def test_every_field_of_a_policy_is_described() -> None:
+    """With the bounds of the settings."""
+    assert set(SCHEMAS["queuePolicy"]["properties"]) == set(QueueSettings.model_fields)
+    assert set(SCHEMAS["backoff"]["properties"]) == set(BackoffSettings.model_fields)
+    assert f"{published.policy_bytes_max:,} bytes" in DOCUMENT["channels"]["policies"]["description"]
+
+
+@given(policies)
+def test_what_is_published_is_valid(policy: QueueSettings) -> None:
+    """Whatever differs from the settings."""
+    POLICY.validate(json.loads(published.encode("heat-processing", policy)[1]))
+
+
+@given(
+    st.sampled_from(sorted(QueueSettings.model_fields)),
+    st.sampled_from([0, 1, -1, 0.5, 1e9, 10_001, "none", "retry", "x", "", [], {}, {"a": {}}, [{"text": "x"}], True]),
+)
+def test_policies_are_understood_where_they_are_valid(field: str, value: Any) -> None:
+    """The document refuses more: a number must not be a text, and a flag no number."""
+    fields = {"format": 1, "policy": {field: value}}
+    if POLICY.is_valid(fields):
+        published.decode("heat-processing", json.dumps(fields).encode())
 
 
 # ----------------------------------------------------------------------------------------------------------- vectors
