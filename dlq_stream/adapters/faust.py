@@ -27,7 +27,8 @@ or after the brokers have acknowledged the report of its failure:
   another worker, which reads the event again.
 * The topic should be ``raw``.  What Faust's own deserializers cannot read never reaches an agent: Faust acknowledges
   it and throws the error into the agent.  Parsed in the function, it is a failure like any other.
-* Faust hands over headers as a dict, which loses repeats.  Reports are made from the message as it came.
+* Faust hands over headers as a dict, which loses repeats.  Reports are made from the message as it came; a function
+  that reports something itself gets that as ``record_of(event.message)``.
 * Workers emit retries in transactions, whose markers stall the commits of stock Faust consumers: give such queues a
   retry topic (``emit_to``), and let the agent read both: ``app.topic("heat-processing", "heat-processing-retry")``.
 """
