@@ -9,28 +9,33 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlq_stream.client import FailureReporter, Permanent, RetryAfter, RetryConsumer, SyncFailureReporter
+    from dlq_stream.core.connection import Connection, Security
     from dlq_stream.core.model import DLQMessageStatus, ErrorCategory
 
     __version__: str
 
 __all__ = [
+    "Connection",
     "DLQMessageStatus",
     "ErrorCategory",
     "FailureReporter",
     "Permanent",
     "RetryAfter",
     "RetryConsumer",
+    "Security",
     "SyncFailureReporter",
     "__version__",
 ]
 
 _HOMES = {
+    "Connection": "dlq_stream.core.connection",
     "DLQMessageStatus": "dlq_stream.core.model",
     "ErrorCategory": "dlq_stream.core.model",
     "FailureReporter": "dlq_stream.client",
     "Permanent": "dlq_stream.client",
     "RetryAfter": "dlq_stream.client",
     "RetryConsumer": "dlq_stream.client",
+    "Security": "dlq_stream.core.connection",
     "SyncFailureReporter": "dlq_stream.client",
 }
 

@@ -52,7 +52,6 @@ __all__ = [
     "on_coordinator_lost",
     "reader",
     "rights",
-    "split_brokers",
     "stop_consumer",
     "wait_for_brokers",
     "writer",
@@ -162,11 +161,6 @@ def on_coordinator_lost(client: AIOKafkaClient, told: Callable[[], None]) -> Non
     if not isinstance(client, _QuietClient):
         raise TypeError(f"not a client that `no_topic_creation` made: {client!r}")
     client.on_lost = lost
-
-
-def split_brokers(brokers: Brokers) -> list[str]:
-    """``"a:9092, b:9092"`` as a list of addresses, for messages: a client takes `client_options`."""
-    return list(connection_to(brokers).brokers)
 
 
 async def wait_for_brokers(brokers: Brokers, wait_seconds: float) -> None:

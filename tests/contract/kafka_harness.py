@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn, TypeVar
 
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
 from dlq_stream.runtime.changelog import KafkaChangelog, StateOrigin
 from dlq_stream.runtime.destinations import DestinationCache
 from dlq_stream.runtime.outcomes import Identification, NotOurs
@@ -75,7 +75,7 @@ class KafkaSubject:
         self.app_id = app_id
         self.clock = clock or SetClock()
         self.bootstrap = bootstrap
-        options = {"bootstrap_servers": split_brokers(bootstrap), "client_id": f"{app_id}-worker"}
+        options = {**client_options(bootstrap), "client_id": f"{app_id}-worker"}
         self._source = KafkaTopicSource(
             options,
             dead_letter_retention_ms=DAY_MS,

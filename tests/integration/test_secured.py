@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cache
@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
-from dlq_stream.client import FailureReporter
+from dlq_stream.client import FailureReporter, Permanent, RetryConsumer
 from dlq_stream.client.delivery import delivery_of
 from dlq_stream.core.connection import Security, connection_to
 from dlq_stream.core.errors import ConfigurationError, NotAllowed
-from dlq_stream.kafka import admin_client, client_options, no_topic_creation, wait_for_brokers
+from dlq_stream.core.model import Record
+from dlq_stream.kafka import admin_client, wait_for_brokers
 from dlq_stream.settings import load
 from dlq_stream.topics.acls import AGENT_GROUP, ROLES, Right, rights_of
 from tests.core.received import Received
@@ -32,6 +32,8 @@ from tests.integration.harness import GROUP, App, Worker, eventually
 from tests.integration.test_exit_codes import last_words
 from tests.kafka_clients import Outgoing, create_topics, produce, read_topic
 from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
+
+Handler = Callable[[Record], Awaitable[None]]
 
 USERS = [f"dlq-{role}" for role in ROLES]
 
@@ -91,20 +93,16 @@ class Secured(App):
 
 
 @asynccontextmanager
-async def agents_consumer(kafka: LocalKafka, topic: str) -> AsyncIterator[AIOKafkaConsumer]:
-    """What an agent reads with."""
-    consumer = no_topic_creation(
-        AIOKafkaConsumer(
-            topic,
-            **client_options(kafka.connection("dlq-agent")),
-            group_id=GROUP,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            enable_auto_commit=False,
-        )
-    )
-    async with consumer:
-        yield consumer
+async def agent(kafka: LocalKafka, topic: str, app_id: str, handler: Handler) -> AsyncIterator[None]:
+    """An agent with the SDK's consumer, as its own user."""
+    connection = kafka.connection("dlq-agent")
+    consumer = RetryConsumer(topic, GROUP, handler, connection, app_id=app_id, traffic_seconds=0.5)
+    running = asyncio.create_task(consumer.run())
+    try:
+        yield
+    finally:
+        consumer.stop()
+        await running
 
 
 async def new_source(app: Secured) -> str:
@@ -124,22 +122,15 @@ async def test_the_whole_loop(secured: LocalKafka, tmp_path: Path) -> None:
         assert f"source    {source}: 2 partitions" in done.stdout
         await app.worker().start()
         await produce(app.admin, [Outgoing(source, b"later", partition=0), Outgoing(source, b"never", partition=1)])
-        async with (
-            FailureReporter(secured.connection("dlq-agent"), GROUP, app_id=app.app_id) as reporter,
-            agents_consumer(secured, source) as consumer,
-        ):
-            retries = 0
-            while not retries:
-                record = await asyncio.wait_for(consumer.getone(), 30)
-                if delivery_of(record, GROUP) is None:
-                    category = "transient" if record.value == b"later" else "permanent"
-                    await reporter.report(record, TimeoutError("furnace"), category=category)
-                else:
-                    retries += 1
-                    assert record.value == b"later"
-                    await reporter.succeeded(record)
-                await consumer.commit()
-        seen = await eventually(app.numbers, wanted=lambda told: told["resolved"] == told["escalated"] == 1)
+
+        async def handle(record: Record) -> None:
+            if record.value == b"never":
+                raise Permanent("no furnace of ours")
+            if delivery_of(record, GROUP) is None:
+                raise TimeoutError("furnace")
+
+        async with agent(secured, source, app.app_id, handle):
+            seen = await eventually(app.numbers, wanted=lambda told: told["resolved"] == told["escalated"] == 1)
         assert (seen["unwritten"], seen["totals"]["succeeded"]) == (0, 1)
         assert [record.value for record in await read_topic(app.admin, f"{source}-dlq")] == [b"never"]
         examined = await app.run_as("operator", "doctor", "--source", source)

@@ -10,7 +10,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition, errors
 from aiokafka.structs import OffsetAndMetadata
 
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
 from dlq_stream.runtime.committed import committed_offsets_of
 from tests.kafka_clients import create_topics
 from tests.kafka_fixture import LocalKafka, unique_name
@@ -85,7 +85,7 @@ async def test_a_real_coordinator(kafka: LocalKafka) -> None:
     topic, group = unique_name("input"), unique_name("workers")
     await create_topics(kafka.bootstrap, topic, partitions=2)
     one, two = TopicPartition(topic, 0), TopicPartition(topic, 1)
-    async with AIOKafkaConsumer(bootstrap_servers=split_brokers(kafka.bootstrap), group_id=group) as consumer:
+    async with AIOKafkaConsumer(**client_options(kafka.bootstrap), group_id=group) as consumer:
         consumer.assign([one, two])
         await consumer.commit({one: OffsetAndMetadata(3, "")})
         assert await committed_offsets_of(consumer._coordinator, [one, two]) == {one: 3, two: None}

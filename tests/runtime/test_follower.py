@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from dlq_stream.core.errors import DLQError, UnsupportedFormat
 from dlq_stream.core.transaction import Transaction
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
 from dlq_stream.runtime import changelog
 from dlq_stream.runtime import follower as module
 from dlq_stream.runtime.changelog import StateOrigin
@@ -102,7 +102,7 @@ class Home:
     async def copy(self, name: str = "copy") -> AsyncIterator[Copy]:
         store = Recorded(self.directory / name / "p0")
         origin = StateOrigin(self.app_id, "cluster", PARTITIONS, DAY_MS)
-        options = {"bootstrap_servers": split_brokers(self.bootstrap), "client_id": "standby"}
+        options = {**client_options(self.bootstrap), "client_id": "standby"}
         copy = Copy(store, KafkaFollower(0, store, origin, self.clock, options))
         try:
             yield copy
@@ -327,7 +327,7 @@ async def test_brokers_may_go_away_and_come_back(
     await create_changelogs(home.bootstrap, home.app_id)
     store = RocksStore(tmp_path / "copy" / "p0")
     origin = StateOrigin(home.app_id, "cluster", PARTITIONS, DAY_MS)
-    options = {"bootstrap_servers": split_brokers(home.bootstrap), "client_id": "standby"}
+    options = {**client_options(home.bootstrap), "client_id": "standby"}
     follower = KafkaFollower(0, store, origin, home.clock, options)
     standby = Standby(0, store=store, changelog=follower, refuse=no_refusal, fatal=fatal)
     caught_up: list[int] = []

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from aiokafka import TopicPartition
 
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
 from dlq_stream.runtime.ports import Batch, Fenced, OutcomeUnknown, Refusal, Unavailable
 from dlq_stream.runtime.producer import KafkaProducer
 from tests.kafka_clients import committed_offsets, create_topics, delete_topic, read_topic
@@ -40,7 +40,7 @@ class Wire:
             f"{self.group}-p0",
             group=self.group,
             partition=0,
-            options={"bootstrap_servers": split_brokers(self.bootstrap), "client_id": "test"},
+            options={**client_options(self.bootstrap), "client_id": "test"},
             transaction_timeout_seconds=10.0,
             request_bytes_max=4 << 20,
             missing=missing,

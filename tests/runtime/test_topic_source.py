@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from dlq_stream.core.transaction import Destination
-from dlq_stream.kafka import split_brokers
+from dlq_stream.kafka import client_options
 from dlq_stream.runtime import topic_source
 from dlq_stream.runtime.topic_source import DEAD_LETTER_EXTRA_BYTES, SOURCELESS_MAX, KafkaTopicSource
 from tests.integration.acls import allow_again, forbid
@@ -36,7 +36,7 @@ def broker() -> Iterator[LocalKafka]:
 
 @pytest_asyncio.fixture
 async def source(broker: LocalKafka) -> AsyncIterator[KafkaTopicSource]:
-    options = {"bootstrap_servers": split_brokers(broker.bootstrap), "client_id": "test"}
+    options = {**client_options(broker.bootstrap), "client_id": "test"}
     made = KafkaTopicSource(
         options,
         dead_letter_retention_ms=RETENTION_MS,

@@ -10,7 +10,7 @@ from aiokafka.client import AIOKafkaClient, CoordinationType
 from aiokafka.errors import CoordinatorNotAvailableError
 
 from dlq_stream.core.errors import BrokersUnavailable
-from dlq_stream.kafka import no_topic_creation, split_brokers, wait_for_brokers
+from dlq_stream.kafka import no_topic_creation, wait_for_brokers
 
 
 async def test_nobody_there() -> None:
@@ -27,12 +27,6 @@ async def test_somebody_who_does_not_speak_kafka() -> None:
         port = server.getsockname()[1]
         with pytest.raises(BrokersUnavailable, match=r"no answer|Unable to bootstrap"):
             await wait_for_brokers(f"127.0.0.1:{port}", 0)
-
-
-def test_addresses_are_split() -> None:
-    """Commas, spaces, or a list already."""
-    assert split_brokers("a:1, b:2 ,") == ["a:1", "b:2"]
-    assert split_brokers(["a:1"]) == ["a:1"]
 
 
 def test_only_clients_can_be_made_quiet() -> None:

@@ -15,12 +15,14 @@ import confluent_kafka
 
 import dlq_stream
 from dlq_stream import (
+    Connection,
     DLQMessageStatus,
     ErrorCategory,
     FailureReporter,
     Permanent,
     RetryAfter,
     RetryConsumer,
+    Security,
     SyncFailureReporter,
 )
 from dlq_stream.client import Delivery, NotStarted, PlainRecord, UnusableRecord
@@ -81,6 +83,11 @@ async def agent(reading: Reading, parsed: Parsed, brokers: list[str]) -> None:
         await reporter.report(reading, ValueError(), "ovens")  # type: ignore[call-arg]
         await reporter.succeeded(reading, 1)  # type: ignore[call-arg]
     FailureReporter("kafka:9092, kafka-2:9092", group="heat-agents", app_id="dlq", linger_ms=0, timeout_seconds=1)
+    security = Security("SASL_SSL", "SCRAM-SHA-512", "heat-agents", "secret", cafile="/etc/kafka/ca.pem")
+    FailureReporter(brokers, "heat-agents", security=security)
+    FailureReporter(Connection(("kafka:9093",), security), "heat-agents")
+    FailureReporter(brokers, "heat-agents", security="SASL_SSL")  # type: ignore[arg-type]
+    security.password = "other"  # type: ignore[misc]
     FailureReporter("kafka:9092")  # type: ignore[call-arg]
     FailureReporter("kafka:9092", "heat-agents", True)  # type: ignore[call-arg]
 
