@@ -16,7 +16,7 @@ from dlq_stream.kafka import client_options
 from dlq_stream.runtime import topic_source
 from dlq_stream.runtime.topic_source import DEAD_LETTER_EXTRA_BYTES, SOURCELESS_MAX, KafkaTopicSource
 from tests.integration.acls import allow_again, forbid
-from tests.kafka_clients import create_topics, delete_topic, list_topics, topic_config
+from tests.kafka_clients import admin, create_topics, delete_topic, leaders, list_topics, topic_config, until_described
 from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
 
 pytestmark = pytest.mark.kafka
@@ -71,8 +71,9 @@ async def test_a_dead_letter_topic_outlives_its_source(broker: LocalKafka, sourc
     limit = RECORD_BYTES_MAX + DEAD_LETTER_EXTRA_BYTES
     assert found[f"{topic}-dlq"] == Destination(f"{topic}-dlq", partitions=OWN_PARTITIONS, record_bytes_max=limit)
     assert found[topic].refusal == "missing"
+    async with admin(broker.bootstrap) as client:  # creation is answered before it is known
+        await until_described(client, [f"{topic}-dlq"], lambda known: leaders(known) == OWN_PARTITIONS)
     topics = await list_topics(broker.bootstrap)
-    assert topics[f"{topic}-dlq"] == OWN_PARTITIONS
     assert topic not in topics
 
 
