@@ -10,6 +10,7 @@ from pathlib import Path
 from dlq_stream.core import headers
 from dlq_stream.core.lifecycle import diagram
 from dlq_stream.settings import Settings
+from dlq_stream.topics.acls import rights_of, script
 from tests.engine.said import all_that_is_said
 from tests.memory import FakeRecord, Sent
 
@@ -74,3 +75,12 @@ def test_python_examples_are_valid_python() -> None:
     """They compile, top-level await included."""
     for example in blocks("python"):
         compile(example, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+
+def test_the_rights_are_those_that_init_prints() -> None:
+    """The table that `init --print-acls` prints, line by line."""
+    settings = Settings()
+    printed = list(script(settings, rights_of(settings, ("heat-processing",))))
+    begin = next(number for number, line in enumerate(printed) if line.startswith("# ROLE"))
+    table = printed[begin : printed.index("#", begin)]
+    assert "".join(f"{line.removeprefix('# ')}\n" for line in table) in blocks("text")
