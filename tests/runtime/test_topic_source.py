@@ -48,6 +48,12 @@ async def source(broker: LocalKafka) -> AsyncIterator[KafkaTopicSource]:
     await made.close()
 
 
+async def until_known(broker: LocalKafka, topic: str, partitions: int) -> None:
+    """Wait for a topic that was created: the answer to that comes first."""
+    async with admin(broker.bootstrap) as client:
+        await until_described(client, [topic], lambda known: leaders(known) == partitions)
+
+
 async def test_a_dead_letter_topic_takes_after_its_source(broker: LocalKafka, source: KafkaTopicSource) -> None:
     """Its partitions and its limit; but dead letters are neither compacted nor deleted for their number."""
     topic = unique_name("heat")
@@ -56,6 +62,7 @@ async def test_a_dead_letter_topic_takes_after_its_source(broker: LocalKafka, so
     assert found[topic] == Destination(topic, partitions=3, compacted=True, record_bytes_max=200_000)
     limit = 200_000 + DEAD_LETTER_EXTRA_BYTES
     assert found[f"{topic}-dlq"] == Destination(f"{topic}-dlq", partitions=3, record_bytes_max=limit)
+    await until_known(broker, f"{topic}-dlq", 3)
     config = await topic_config(broker.bootstrap, f"{topic}-dlq")
     settings = ("cleanup.policy", "retention.ms", "retention.bytes", "max.message.bytes")
     assert [config[name] for name in settings] == ["delete", str(RETENTION_MS), "-1", str(limit)]
@@ -71,8 +78,7 @@ async def test_a_dead_letter_topic_outlives_its_source(broker: LocalKafka, sourc
     limit = RECORD_BYTES_MAX + DEAD_LETTER_EXTRA_BYTES
     assert found[f"{topic}-dlq"] == Destination(f"{topic}-dlq", partitions=OWN_PARTITIONS, record_bytes_max=limit)
     assert found[topic].refusal == "missing"
-    async with admin(broker.bootstrap) as client:  # creation is answered before it is known
-        await until_described(client, [f"{topic}-dlq"], lambda known: leaders(known) == OWN_PARTITIONS)
+    await until_known(broker, f"{topic}-dlq", OWN_PARTITIONS)
     topics = await list_topics(broker.bootstrap)
     assert topic not in topics
 
