@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dlq_stream.cli import payload
 from dlq_stream.cli.layout import age_seconds, aligned, duration, in_one_line, instant, printable
-from dlq_stream.cli.rows import as_of_line, due_of, status_of
+from dlq_stream.cli.rows import as_of_line, away, status_of
 from dlq_stream.cli.show import hidden_in, secrets_of
 from dlq_stream.view.selection import OPEN
 
@@ -66,7 +66,7 @@ def _status(row: Message, as_of_ms: int) -> str:
     if row.status not in OPEN:
         return f"{status_of(row)}, next try to write its -dlq record at {instant(row.due_ms)}"
     what = "due" if row.status == "pending" else "outcome expected until"
-    return f"{status_of(row)}, {what} {instant(row.due_ms)} ({due_of(row, as_of_ms)})"
+    return f"{status_of(row)}, {what} {instant(row.due_ms)} ({away(row.due_ms, as_of_ms)})"
 
 
 def _ago(instant_ms: int | None, as_of_ms: int) -> str:
@@ -78,7 +78,8 @@ def _attempt(number: int, attempt: Attempt | None, secrets: Secrets, *, full: bo
     if attempt is None:
         yield f"attempt {number}: its row cannot be read"
         return
-    yield f"attempt {number}, recorded {instant(attempt.recorded_ms)}, reported as of {instant(attempt.failed_at)}"
+    told = "" if attempt.failed_at is None else f", failed {instant(attempt.failed_at)} by the reporter's clock"
+    yield f"attempt {number}, recorded {instant(attempt.recorded_ms)}{told}"
     types = in_one_line(", ".join(attempt.error_types)) or "no error type"
     cause = f"; caused by {in_one_line(', '.join(attempt.cause_types))}" if attempt.cause_types else ""
     yield f"  {types}{cause}"

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
+from itertools import islice
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
 
 LIMIT: Final = 50
 """So many messages are listed unless asked otherwise."""
+
+PAGE: Final = 5_000
+"""So many lines of a table are laid out at a time."""
 
 
 @click.command("list")
@@ -47,7 +53,8 @@ def _list(settings: Settings, selection: Selection, limit: int | None, as_json: 
     answer = asyncio.run(read(settings, selection))
     if answer.undecodable:
         warn(f"{answer.undecodable} rows cannot be read at all and are not listed")
-    click.echo(as_json_text(settings, answer, limit) if as_json else "\n".join(as_lines(settings, answer, limit)))
+    for part in (json_parts if as_json else text_parts)(settings, answer, limit):
+        click.echo(part)
     return 0
 
 
@@ -61,32 +68,43 @@ async def read(settings: Settings, selection: Selection) -> Answer:
         return await read_selected(app, selection)
 
 
-def as_json_text(settings: Settings, answer: Answer, limit: int | None) -> str:
+def json_parts(settings: Settings, answer: Answer, limit: int | None) -> Iterator[str]:
     """The JSON object: `rows.as_of_object`'s fields, ``matched``, ``undecodable``, ``messages`` of `rows.as_object`.
 
-    ``matched`` counts all that fit; ``messages`` has no more than ``limit`` of them.
+    ``matched`` counts all that fit; ``messages`` has no more than ``limit`` of them.  Written one by one: they may be a
+    million.
     """
     from dlq_stream.cli.rows import as_object, as_of_object
 
-    at = answer.as_of.as_of_ms
     told = {
         **as_of_object(settings.app_id, answer.as_of),
         "matched": len(answer),
         "undecodable": answer.undecodable,
-        "messages": [as_object(id_, row, at) for id_, row in answer.first(limit)],
+        "messages": [],
     }
-    return json.dumps(told, indent=2)
+    before, after = json.dumps(told, indent=2).rsplit("[]", 1)
+    yield f"{before}["
+    rows, at = iter(answer.first(limit)), answer.as_of.as_of_ms
+    row = next(rows, None)
+    while row is not None:
+        following = next(rows, None)
+        yield indent(json.dumps(as_object(*row, at), indent=2), "    ") + ("," if following else "")
+        row = following
+    yield f"  ]{after}"
 
 
-def as_lines(settings: Settings, answer: Answer, limit: int | None) -> list[str]:
-    """Of which moment this is, the table, and how many more there are."""
+def text_parts(settings: Settings, answer: Answer, limit: int | None) -> Iterator[str]:
+    """Of which moment this is, the table, and how many more there are; a long table is laid out page by page."""
     from dlq_stream.cli.rows import as_of_line, as_table
 
-    lines = [as_of_line(settings.app_id, answer.as_of), ""]
-    shown, found = answer.first(limit), len(answer)
-    lines += as_table(shown, answer.as_of.as_of_ms) if shown else ["No message fits."]
-    if found > len(shown):
-        lines += ["", f"{found - len(shown)} more of {found}; --limit N or --all shows them"]
-    elif shown:
-        lines += ["", f"{found} message{'s' if found > 1 else ''}"]
-    return lines
+    yield as_of_line(settings.app_id, answer.as_of)
+    yield ""
+    rows, at, found = answer.first(limit), answer.as_of.as_of_ms, len(answer)
+    page = list(islice(rows, PAGE))
+    yield from as_table(page, at) if page else ["No message fits."]
+    while page := list(islice(rows, PAGE)):
+        yield from as_table(page, at)[1:]
+    if limit is not None and found > limit:
+        yield f"\n{found - limit} more of {found}; --limit N or --all shows them"
+    elif found:
+        yield f"\n{found} message{'s' if found > 1 else ''}"

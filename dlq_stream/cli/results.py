@@ -50,6 +50,7 @@ def preview(settings: Settings, request: Request, plan: Plan) -> list[str]:
         lines += ["", *as_table(sample, answer.as_of.as_of_ms)]
         if count > SAMPLE:
             lines.append(f"... and {count - SAMPLE} more")
+        lines.append("")
     return lines
 
 
@@ -177,7 +178,8 @@ def _now(row: Message | None) -> str:
 def _last_line(request: Request, dispatch: Dispatch) -> str:
     counts = Counter(case.outcome for case in dispatch.cases)
     said = ", ".join(f"{number} {_SAID[outcome]}" for outcome, number in sorted(counts.items()))
-    pace = f", {dispatch.sent / dispatch.seconds:.1f} a second" if dispatch.sent > 1 and dispatch.seconds else ""
+    # From the first to the last there is one pause less than orders.
+    pace = f", {(dispatch.sent - 1) / dispatch.seconds:.1f} a second" if dispatch.sent > 1 and dispatch.seconds else ""
     line = f"{request.action}: {said}; sent {dispatch.sent} in {dispatch.seconds:.1f} s{pace}"
     if any(case.outcome == "unconfirmed" for case in dispatch.cases):
         waited = duration(request.confirm_seconds)

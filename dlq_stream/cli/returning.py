@@ -65,7 +65,7 @@ def retry(settings: Settings, asked: Asked, fits: Callable[[Held, int], bool]) -
         places = tuple(told.place for told in chosen)
         lines = [as_of_line(settings.app_id, listed.as_of), "", f"{len(listed.records)} fit, {len(chosen)} are meant"]
         if chosen:
-            lines += ["", *table(settings, chosen[:SAMPLE], listed.as_of.as_of_ms)]
+            lines += ["", *table(settings, chosen[:SAMPLE], listed.as_of.as_of_ms), ""]
         click.echo("\n".join(lines), err=asked.as_json)
         if places and not asked.dry_run:
             agreed(f"retry {len(places)} record{'s' if len(places) > 1 else ''}?", yes=asked.yes)
@@ -85,7 +85,8 @@ def retry(settings: Settings, asked: Asked, fits: Callable[[Held, int], bool]) -
         elif asked.dry_run:
             click.echo(f"dry run: nothing was sent, {len(returns)} would have been")
         elif any(one.fate is not Fate.NOT_SENT for one in returns):
-            click.echo("quarantine retry: " + ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items())))
+            said = Counter(_SAID[one.fate] for one in returns)
+            click.echo(f"quarantine retry: {', '.join(f'{count} {what}' for what, count in sorted(said.items()))}")
     return 0 if asked.dry_run or all(one.fate is Fate.TAKEN_IN for one in returns) else EXIT_FAILED
 
 

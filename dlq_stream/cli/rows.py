@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from dlq_stream.cli.layout import age_seconds, aligned, duration, in_one_line, instant
+from dlq_stream.core.model import DLQMessageStatus
 from dlq_stream.tables.messages import Message
 from dlq_stream.view.app import AsOf, now_ms
 from dlq_stream.view.selection import OPEN
@@ -46,11 +47,18 @@ def status_of(row: Message) -> str:
 
 
 def due_of(row: Message, as_of_ms: int) -> str:
-    """When a retry is due, or an outcome at the latest; ``-`` where nothing is waited for."""
+    """When a retry is due, or by when an outcome; ``-`` where nothing is waited for."""
     if row.due_ms is None or row.status not in OPEN:
         return "-"
-    away = (row.due_ms - as_of_ms) / 1000
-    return f"in {duration(away)}" if away > 0 else f"{duration(-away)} ago" if away <= -1 else "now"
+    return f"{'outcome ' if row.status is DLQMessageStatus.RETRYING else ''}{away(row.due_ms, as_of_ms)}"
+
+
+def away(instant_ms: int, as_of_ms: int) -> str:
+    """``in 3m05s``, ``now``, ``2h10m ago``."""
+    seconds = (instant_ms - as_of_ms) / 1000
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {duration(seconds)}" if seconds > 0 else f"{duration(-seconds)} ago"
 
 
 def as_object(message_id: bytes, row: Message, as_of_ms: int) -> dict[str, Any]:

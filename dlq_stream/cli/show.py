@@ -73,10 +73,10 @@ async def read(settings: Settings, message_id: bytes, masking: Masking) -> Shown
     topics = (messages.TABLE.changelog(settings.app_id), attempts.TABLE.changelog(settings.app_id))
     async with open_app(settings, *topics) as app:
         answer = await read_by_id(app, [message_id])
-        found = answer.first(1)
-        if not found:
+        found = next(answer.first(1), None)
+        if found is None:
             return None
-        ((_, row),) = found
+        row = found[1]
         history = await read_history(app, message_id, row)
     holder = next((each for _, each in history if each is not None and each.has_record), None)
     record = None if holder is None else masking.apply(holder.headers, holder.value)

@@ -52,9 +52,9 @@ class Answer:
             if row is not None:  # which it was when it was kept
                 yield id_, row
 
-    def first(self, limit: int | None) -> list[tuple[bytes, Message]]:
+    def first(self, limit: int | None) -> Iterator[tuple[bytes, Message]]:
         """The first so many of them; all for None."""
-        return list(islice(self, limit))
+        return islice(self, limit)
 
 
 async def read_selected(app: AppReader, selection: Selection) -> Answer:

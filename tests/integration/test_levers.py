@@ -84,6 +84,8 @@ async def test_list_says_what_waits_next_due_first(app: App) -> None:
     assert text[2].split() == ["ID", "QUEUE", "STATUS", "ERROR", "TYPE", "ATTEMPT", "AGE", "DUE"]
     assert [line.split()[0] for line in text[3:6]] == ids[:3]
     assert text[6:] == ["", "1 more of 4; --limit N or --all shows them"]
+    everything = (await app.run("list", "--queue", source, "--all")).stdout.splitlines()
+    assert everything[7:] == ["", "4 messages"]
 
 
 async def test_retry_by_id_is_done_and_said(app: App) -> None:
@@ -179,7 +181,7 @@ async def test_a_filter_redrives_a_canary_and_then_the_rest_at_a_pace(app: App) 
     assert "not for 3 (pending 1, retrying 2)" in rest.stdout
     last = rest.stdout.splitlines()[-1]
     assert last.startswith("redrive: 10 applied; sent 10 in ")
-    assert 4.0 < float(last.rsplit(", ", 1)[1].split()[0]) < 6.1
+    assert 4.0 < float(last.rsplit(", ", 1)[1].split()[0]) <= 5.3
     emitted = sorted(each.timestamp for each in (await app.until(source, 25)) if attempt_of(each))[-10:]
     assert emitted[-1] - emitted[0] >= 1_500
 
@@ -423,12 +425,12 @@ async def test_quarantine_retry_works_after_the_settings_changed(kafka: LocalKaf
     assert (await app.status())["queues"] == []
     await worker.stop()
     waiting = await app.run("quarantine", "retry", "--all", "--yes", "--confirm-seconds", "0")
-    assert (waiting.returncode, waiting.stdout.count("not confirmed")) == (1, 2)
+    assert (waiting.returncode, waiting.stdout.count("not confirmed")) == (1, 3)
     worker.environment["DLQ_ALLOWED_TOPICS"] = "heat*"
     await worker.start()
     done = await app.run("quarantine", "retry", "--all", "--yes")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines()[-1] == "quarantine retry: 2 taken_in"
+    assert done.stdout.splitlines()[-1] == "quarantine retry: 2 taken in"
     await app.figures(source, pending=2, duplicate=2)
     rows = await app.rows()
     assert id_of(record) in rows
