@@ -40,6 +40,9 @@ policy_bytes_max = 262_144
 policies_max = 10_000
 """So many queues can have a policy of their own published; further ones go by the settings, and that is said."""
 
+problem_chars_max = 2_000
+"""What is said of a record that is not understood is cut here: there may be a mistake in each of its fields."""
+
 Check = Callable[[RetryPolicy], object]
 """Raises `ConfigurationError` for a policy that cannot be used where it was read, such as a regex without an engine."""
 
@@ -133,17 +136,26 @@ class PublishedPolicies:
 
         Records of a queue have to be taken in their order.
         """
-        name = shown(key)
         try:
-            name = queue = decode_key(key)
-            self._forget(name)
+            queue = decode_key(key)
+        except ConfigurationError as error:
+            name = shown(key)  # which may read like a queue's name: that one's policy is left alone
+            self._not_understood(name, value, str(error))
+            return name
+        self._forget(queue)
+        try:
             if value is not None:
                 self._put(queue, decode(queue, value))
         except ConfigurationError as error:
-            self._forget(name)
-            if value is not None and (name in self.problems or len(self.problems) < policies_max):
-                self.problems[name] = str(error)
-        return name
+            self._not_understood(queue, value, str(error))
+        except Exception as error:  # every worker reads it, whenever it starts: it must not end them all
+            self._not_understood(queue, value, f"{_name(queue)}: {type(error).__name__}: {error}")
+        return queue
+
+    def _not_understood(self, name: str, value: bytes | None, problem: str) -> None:
+        self.problems.pop(name, None)
+        if value is not None and len(self.problems) < policies_max:
+            self.problems[name] = problem if len(problem) <= problem_chars_max else f"{problem[:problem_chars_max]} ..."
 
     def _put(self, queue: str, own: QueueSettings) -> None:
         if len(self.queues) >= policies_max:

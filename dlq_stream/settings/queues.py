@@ -153,12 +153,16 @@ def policies_of(
     return Policies(default, policies)
 
 
+_MS_MAX = 2.0**62
+"""More than any policy takes; what is beyond it could be beyond what a float counts, in milliseconds."""
+
+
 def _in_milliseconds(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with ``*_seconds`` as whole ``*_ms``; nothing above zero becomes zero."""
+    """The same with ``*_seconds`` as whole ``*_ms``; nothing above zero becomes zero, and nothing is too large here."""
     converted = {}
     for name, value in values.items():
         if name.endswith("_seconds"):
-            milliseconds = None if value is None else max(round(value * 1000), 1 if value > 0 else 0)
+            milliseconds = None if value is None else max(round(min(value * 1000, _MS_MAX)), 1 if value > 0 else 0)
             converted[name.removesuffix("_seconds") + "_ms"] = milliseconds
         else:
             converted[name] = value

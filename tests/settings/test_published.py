@@ -146,6 +146,8 @@ def test_what_was_handed_out_does_not_change() -> None:
         ),
         (record({"format": 1, "policy": {"retry_topic": "{nothing}"}}), "retry_topic: '{nothing}' uses {nothing}"),
         (b'{"format": 1, "policy": {"initial_backoff_seconds": NaN}}', "initial_backoff_seconds = nan"),
+        (record({"format": 1, "policy": {"budget_seconds": 1e306}}), "is not a whole number from 1 to"),
+        (record({"format": 1, "policy": {"by_error": {"A": {"budget_seconds": 1e306}}}}), "is not a whole number"),
         (b'{"format": 1, "policy": {}' + b" " * 300_000 + b"}", "at most 262144 are allowed"),
         (b'{"format": 1, "policy": ' + b"[" * 100_000, "not a published policy"),
     ],
@@ -168,6 +170,32 @@ def test_no_record_stops_a_worker(key: bytes | None, value: bytes | None) -> Non
     """Whatever the bytes, `take` raises nothing, and other queues are untouched."""
     good = encode(HEAT, QueueSettings(max_retries=10))
     assert taken(good, (key, value)).policies.for_queue(HEAT).max_retries == (5 if key == good[0] else 10)
+
+
+def test_whatever_a_check_raises_stops_no_worker() -> None:
+    """All workers read the record at every start: it would end them all."""
+
+    def check(policy: RetryPolicy) -> None:
+        raise RecursionError("deep")
+
+    published = PublishedPolicies(Policies(), check)
+    published.take(*encode(HEAT, QueueSettings(max_retries=10)))
+    assert (published.policies, published.queues) == (Policies(), {})
+    assert published.problems == {HEAT: 'queues."heat-processing": RecursionError: deep'}
+
+
+def test_what_is_said_of_a_record_is_bounded() -> None:
+    """Thousands of mistakes fit into a record; the log, and memory, hold no megabyte of them."""
+    wrong = record({"format": 1, "policy": {f"f{number}": 1 for number in range(15_000)}})
+    (problem,) = taken((b"q", wrong)).problems.values()
+    assert problem.startswith("15000 settings are wrong:")
+    assert len(problem) <= module.problem_chars_max + len(" ...")
+
+
+def test_a_key_that_reads_like_a_queue_leaves_that_ones_policy_alone() -> None:
+    """What is shown of bytes that are no name may be the name of a queue."""
+    good = encode(repr(b"\xff"), QueueSettings(max_retries=10))
+    assert taken(good, (b"\xff", b"{")).policies.for_queue(good[0].decode()).max_retries == 10
 
 
 @pytest.mark.parametrize("key", [None, b"", b"\xff", b"a\0b", b"x" * 250, b"line\nbreak"])
