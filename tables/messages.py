@@ -70,7 +70,8 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     ``reason`` says why the message was given up (a `dlq_stream.core.decide.EscalationReason`) or that an operator
     closed it, ``detail`` says more in words.  ``record_bytes`` is the size of the first row of `attempts`, so that
     timers know what reading it costs.  ``slot_ms`` is the latest slot that its queue's limit gave the message; it is
-    still waiting for that one where ``due_ms`` is the same (whoever sets ``due_ms`` need not think of it).
+    still waiting for that one where ``due_ms`` is the same, and was told not to where that is earlier (whoever sets
+    ``due_ms`` need not think of it).
     """
 
     status: DLQMessageStatus

@@ -15,14 +15,17 @@ back until then.  So a herd is looked at once, not at every tick, holds up no ot
 restarts: slots are rows, and this value is stored with the queue's figures in the same transaction.
 
 * First come, first served: whoever falls due while others have slots ahead goes behind the last of them (``ends_us``).
-* Who has a slot and is refused at it (the worker stood still, or the limit was lowered) gets another one right behind
-  those whom that befell before (``again_us``), not behind the whole herd.  They share the rate with those whose slots
-  come meanwhile, so order is no longer exact then, and each emission costs about one more write.
+* Who has a slot and is refused at it (the worker stood still, or the limit was lowered), or is to go before it by an
+  operator's order, gets one right behind those whom that befell before (``again_us``), not behind the whole herd.  They
+  share the rate with those whose slots come meanwhile, so order is no longer exact then, and each emission costs about
+  one more write.
 * Both ends are held to what can be there: no more can wait than messages are pending.  So when a herd is resolved or
   purged by an operator, the next retries do not queue behind nothing.
 
 A limit that is raised or lifted leaves slots as they are, like any due time that is set; an order to retry now gives
-new ones.
+new ones.  What is not a slot goes by the new limit at once: `Pace.next_us` is held to what that could have made it, so
+that one retry at a thousandth per second does not hold up the queue for hours after somebody saw the mistake, nor does
+the next owner of the partition wait for an hour that its predecessor's clock was ahead.
 """
 
 from __future__ import annotations
@@ -48,21 +51,26 @@ class Pacer:
     """A queue's pace during one tick, at ``now_ms``; `pace` is what has to be kept.
 
     ``per_second_max``: of the whole queue; ``pending``: how many of its messages wait in this partition, of which at
-    least those that are asked about.
+    least those that are asked about.  ``shared``: by queues whose limits differ, so what ``next_us`` is may be another
+    one's doing, and is left as it is.
     """
 
     __slots__ = ("_bound_us", "_interval_us", "_now_us", "pace")
 
-    def __init__(self, pace: Pace, per_second_max: float, partitions: int, now_ms: int, pending: int) -> None:
-        self.pace = pace
+    def __init__(
+        self, pace: Pace, per_second_max: float, partitions: int, now_ms: int, pending: int, *, shared: bool = False
+    ) -> None:
         self._now_us = now_ms * 1_000
         self._interval_us = max(1, round(1_000_000 * partitions / per_second_max))
+        if not shared:
+            pace = pace._replace(next_us=min(pace.next_us, self._now_us + AHEAD_US + self._interval_us))
+        self.pace = pace
         self._bound_us = max(pace.next_us, self._now_us) + max(0, pending - 1) * self._interval_us
 
     def slot_ms(self, *, again: bool) -> int | None:
         """When the next retry that is due may go: None for now, which it then does; else its slot.
 
-        ``again``: it was given a slot before, which has come.
+        ``again``: it was given a slot before, which has come, or which it need not wait for.
         """
         pace, now = self.pace, self._now_us
         ends = min(pace.ends_us, self._bound_us)
@@ -71,6 +79,6 @@ class Pacer:
             return None
         first = min(pace.again_us, self._bound_us) if again else ends
         slot_us = max(first, pace.next_us, now + 1_000)
-        behind = slot_us + self._interval_us
+        behind = min(slot_us + self._interval_us, SLOT_MS_MAX * 1_000)
         self.pace = pace._replace(ends_us=max(ends, behind), again_us=behind if again else pace.again_us)
         return min(-(-slot_us // 1_000), SLOT_MS_MAX)  # rounded up: never early

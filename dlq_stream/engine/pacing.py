@@ -2,6 +2,7 @@
 
 What goes by the limit is every emission, whoever caused it: also of messages that an operator retries or redrives.
 The limit protects those who read the retries, and they do not care why one comes; whoever wants more of them raises it.
+What an operator orders to be retried now does not wait for the slot that it had, nor behind those that have one.
 
 Being given a slot is no transition: the message is PENDING before and after, and its revision stays, so that an
 operator's command about a message that he saw before still holds.  The slot is its due time then, as it is for a
@@ -15,7 +16,7 @@ from __future__ import annotations
 from dlq_stream.core.pace import Pacer
 from dlq_stream.core.policy import RetryPolicy
 from dlq_stream.engine.turn import Turn
-from dlq_stream.tables.messages import Message
+from dlq_stream.tables.messages import OTHER_QUEUE, Message
 
 
 class Pacing:
@@ -30,7 +31,9 @@ class Pacing:
         limit = policy.emit_per_second_max
         if limit is None:
             return None
-        return self._pacer(row.booked, limit).slot_ms(again=row.slot_ms is not None and row.slot_ms == row.due_ms)
+        # A slot that lies beyond the due time is one that an operator's order does not wait for.
+        again = row.slot_ms is not None and row.due_ms is not None and row.slot_ms >= row.due_ms
+        return self._pacer(row.booked, limit).slot_ms(again=again)
 
     def _pacer(self, booked: str, limit: float) -> Pacer:
         known = self._pacers.get(booked)
@@ -39,7 +42,8 @@ class Pacing:
         stored = self._turn.book.stored(booked)
         pace = stored.pace if known is None else known[1].pace
         tx = self._turn.tx
-        pacer = Pacer(pace, limit, tx.partitions, self._turn.now_ms, stored.pending)
+        shared = booked == OTHER_QUEUE
+        pacer = Pacer(pace, limit, tx.partitions, self._turn.now_ms, stored.pending, shared=shared)
         self._pacers[booked] = limit, pacer
         return pacer
 

@@ -174,9 +174,40 @@ def test_nobody_queues_behind_those_that_are_gone() -> None:
     assert line.went[-1][0] - (NOW + 5_000) <= 2_000
 
 
+@given(
+    limit=limits,
+    partitions=st.sampled_from((1, 12, 48)),
+    before=st.sampled_from((0.001, 0.01, 1.0)),
+    behind_ms=st.integers(0, 3_600_000),
+)
+def test_a_raised_limit_and_an_earlier_clock_hold_up_nothing(
+    limit: float, partitions: int, before: float, behind_ms: int
+) -> None:
+    """One retry at a thousandth per second does not stop the queue for hours once the limit is another one."""
+    line = Line(before, partitions)
+    line.add(1, NOW)
+    line.tick(NOW)
+    line.limit = max(limit, before)
+    now = NOW - behind_ms
+    line.add(1, now)
+    line.tick(now)
+    if line.waiting:
+        assert line.next_ms() - now <= 1_000 * partitions / line.limit + AHEAD_US / 1_000 + 1
+
+
+def test_shared_paces_are_left_as_they_are() -> None:
+    """The slowest of those who share one has its limit kept, at the price of the others."""
+    slow = Pacer(Pace(), 0.01, 1, NOW, 1, shared=True)
+    assert slow.slot_ms(again=False) is None
+    fast = Pacer(slow.pace, 100, 1, NOW, 1, shared=True)
+    assert fast.slot_ms(again=False) == NOW + 100_000
+
+
 def test_a_slot_is_an_instant_that_rows_can_hold() -> None:
-    """Whatever the limit and the herd."""
+    """Whatever the limit and the herd; what is kept can be written, too."""
     pacer = Pacer(Pace(2**62, 2**62, 2**62), 0.001, 4_096, NOW, 10**9)
     assert pacer.slot_ms(again=False) == pacer.slot_ms(again=True) == -(-(2**62) // 1_000) <= SLOT_MS_MAX
-    far = Pacer(Pace(2**64, 0, 0), 0.001, 4_096, NOW, 1)
+    far = Pacer(Pace(0, SLOT_MS_MAX * 1_000 - 1, 0), 0.001, 4_096, NOW, 10**12)
     assert far.slot_ms(again=False) == SLOT_MS_MAX
+    assert far.slot_ms(again=False) == SLOT_MS_MAX
+    assert max(far.pace) < 2**63
