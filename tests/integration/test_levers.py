@@ -74,18 +74,24 @@ async def test_list_says_what_waits_next_due_first(app: App) -> None:
     row = answer["messages"][0]
     assert (row["status"], row["attempt"], row["revision"], row["error_type"]) == ("pending", 0, 1, "TimeoutError")
     assert row["original"]["topic"] == source
-    assert [each["message_id"] for each in await listed(app, "--queue", source, "--error-type", "ReadT*")] == ids[3:]
-    assert await listed(app, "--queue", source, "--status", "escalated") == []
-    assert await listed(app, "--queue", source, "--older-than", "1h") == []
-    assert len(await listed(app, "--queue", "heat-*", "--older-than", "0s", "--all")) >= 5
-    text = (await app.run("list", "--queue", source, "--limit", "3")).stdout.splitlines()
+    by_type, by_status, by_age, by_pattern, few, everything = await asyncio.gather(
+        listed(app, "--queue", source, "--error-type", "ReadT*"),
+        listed(app, "--queue", source, "--status", "escalated"),
+        listed(app, "--queue", source, "--older-than", "1h"),
+        listed(app, "--queue", "heat-*", "--older-than", "0s", "--all"),
+        app.run("list", "--queue", source, "--limit", "3"),
+        app.run("list", "--queue", source, "--all"),
+    )
+    assert [each["message_id"] for each in by_type] == ids[3:]
+    assert by_status == by_age == []
+    assert len(by_pattern) >= 5
+    text = few.stdout.splitlines()
     assert text[0].startswith(f"{app.app_id}, as of 20")
     assert text[0].endswith("not yet processed: failures 0, commands 0")
     assert text[2].split() == ["ID", "QUEUE", "STATUS", "ERROR", "TYPE", "ATTEMPT", "AGE", "DUE"]
     assert [line.split()[0] for line in text[3:6]] == ids[:3]
     assert text[6:] == ["", "1 more of 4; --limit N or --all shows them"]
-    everything = (await app.run("list", "--queue", source, "--all")).stdout.splitlines()
-    assert everything[7:] == ["", "4 messages"]
+    assert everything.stdout.splitlines()[7:] == ["", "4 messages"]
 
 
 async def test_retry_by_id_is_done_and_said(app: App) -> None:
@@ -294,10 +300,6 @@ async def test_a_message_that_changes_meanwhile_is_not_claimed(app: App) -> None
     assert answer["sent"] == 5
 
 
-async def shown(app: App, id_: str, *arguments: str) -> Any:
-    return await told(app, "show", id_, *arguments)
-
-
 async def test_show_tells_all_there_is_of_a_message(app: App) -> None:
     """State, every attempt, headers and payload; what settings hide is hidden, also where an error repeats it."""
     source = await app.source()
@@ -312,7 +314,13 @@ async def test_show_tells_all_there_is_of_a_message(app: App) -> None:
     (retry,) = [each for each in await app.until(source, 2) if attempt_of(each) == 1]
     await app.send(app.failure(retry, error_message="again"))
     await app.row(id_, status="pending", attempt=1)
-    answer = await shown(app, id_)
+    hidden = ("--mask-headers", "auth*", "--mask-pointers", "/card/number")
+    answer, masked, plain, unmasked = await asyncio.gather(
+        told(app, "show", id_),
+        told(app, "show", id_, *hidden),
+        app.run("show", id_, *hidden),
+        app.run("show", id_, *hidden, "--unmasked"),
+    )
     assert (answer["message"]["message_id"], answer["message"]["revision"]) == (id_, 4)
     first, second = answer["attempts"]
     assert (first["attempt"], first["error_types"], first["cause_types"]) == (0, ["TimeoutError"], ["OSError"])
@@ -328,19 +336,17 @@ async def test_show_tells_all_there_is_of_a_message(app: App) -> None:
     ]
     assert kept["value"]["content"] == json.loads(value)
     assert kept["masked"] == []
-    hidden = ("--mask-headers", "auth*", "--mask-pointers", "/card/number")
-    masked = await shown(app, id_, *hidden)
     assert masked["record"]["value"]["content"]["card"] == {"number": "***"}
     assert masked["record"]["headers"][0]["content"] == "***"
     assert masked["record"]["masked"] == ["headers", "value"]
     assert masked["attempts"][0]["error_message"] == "no card ***"
-    text = (await app.run("show", id_, *hidden)).stdout
+    text = plain.stdout
     assert "4111" not in text
     assert "s3cr3t" not in text
     assert '    "number": "***"' in text
     assert '"id": 12345678901234567890123' in text
     assert "status    pending, due 20" in text
-    assert "4111-1111" in (await app.run("show", id_, *hidden, "--unmasked")).stdout
+    assert "4111-1111" in unmasked.stdout
 
 
 async def test_hostile_bytes_do_not_reach_the_terminal(app: App) -> None:
@@ -352,16 +358,13 @@ async def test_hostile_bytes_do_not_reach_the_terminal(app: App) -> None:
     await app.send(app.failure(record, **hostile, metadata=HOSTILE))
     id_ = id_of(record)
     await app.row(id_, status="pending")
-    outputs = [
-        await app.run(*arguments)
-        for arguments in (
-            ("list", "--queue", source),
-            ("list", "--queue", source, "--json"),
-            ("show", id_),
-            ("show", id_, "--json"),
-            ("escalate", "--queue", source, "--dry-run"),
-        )
-    ]
+    outputs = await asyncio.gather(
+        app.run("list", "--queue", source),
+        app.run("list", "--queue", source, "--json"),
+        app.run("show", id_),
+        app.run("show", id_, "--json"),
+        app.run("escalate", "--queue", source, "--dry-run"),
+    )
     for done in outputs:
         assert done.returncode == 0, done.stderr
         assert all(char == "\n" or char.isprintable() for char in done.stdout), done.args
