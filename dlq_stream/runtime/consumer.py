@@ -134,7 +134,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         coordinator = getattr(self._consumer, "_coordinator", None)
         if coordinator is None or coordinator._closing.done():
             return None
-        pending: BaseException | None = coordinator._pending_exception
+        pending: BaseException | None = getattr(coordinator, "_pending_exception", None)
         if pending is not None and refusal_of(pending) is not None:
             return pending
         task = getattr(coordinator, "_coordination_task", None)  # a consumer without a group has none

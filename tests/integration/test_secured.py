@@ -28,7 +28,7 @@ from dlq_stream.topics.acls import AGENT_GROUP, ROLES, Right, rights_of
 from tests.core.received import Received
 from tests.integration import tokens
 from tests.integration.acls import allow
-from tests.integration.harness import GROUP, App, Worker, eventually
+from tests.integration.harness import GROUP, App, Worker, eventually, id_of
 from tests.integration.test_exit_codes import last_words
 from tests.kafka_clients import Outgoing, create_topics, produce, read_topic
 from tests.kafka_fixture import LocalKafka, local_kafka, unique_name
@@ -133,6 +133,20 @@ async def test_the_whole_loop(secured: LocalKafka, tmp_path: Path) -> None:
             seen = await eventually(app.numbers, wanted=lambda told: told["resolved"] == told["escalated"] == 1)
         assert (seen["unwritten"], seen["totals"]["succeeded"]) == (0, 1)
         assert [record.value for record in await read_topic(app.admin, f"{source}-dlq")] == [b"never"]
+        await produce(app.admin, [Outgoing(app.topic("failures"), b"poison", partition=0)])
+        await eventually(lambda: read_topic(app.admin, app.topic("quarantine")))
+        given_up = id_of((await read_topic(app.admin, f"{source}-dlq"))[0])
+        for lever in (
+            ("list", "--status", "escalated"),
+            ("show", given_up),
+            ("resolve", given_up),
+            ("policy", "set", source, "--max-retries", "5"),
+            ("quarantine", "list"),
+            ("quarantine", "retry", "--all", "--yes"),
+        ):
+            pulled = await app.run_as("operator", *lever)
+            assert "not allowed" not in pulled.stderr, (lever, pulled)
+            assert pulled.returncode == (1 if "retry" in lever else 0), (lever, pulled)  # it is poison for ever
         examined = await app.run_as("operator", "doctor", "--source", source)
         assert "not allowed" not in examined.stdout + examined.stderr
         assert examined.returncode == 0, examined.stdout
