@@ -3,6 +3,10 @@
 It is read by every worker, so without a group.  Each start of reading begins at the beginning and swaps the result in
 only when it is complete: so what was compacted away while nobody looked (a tombstone, a day after it was written) is
 gone here, too.  While brokers are away, what was read last holds.
+
+From time to time it is read whole again, since positions do not tell whether the topic is the one that was there: after
+somebody deleted it, and `init` made it anew, this worker must not go on by other policies than one that starts then.
+While there is none, that is said at each try.
 """
 
 from __future__ import annotations
@@ -13,12 +17,13 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, KafkaTimeoutError
 
 from dlq_stream.core.connection import Brokers
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError
 from dlq_stream.core.policy import Policies
 from dlq_stream.kafka import UNREACHABLE, reader
+from dlq_stream.settings import QueueSettings
 from dlq_stream.settings.published import Check, PublishedPolicies
 from dlq_stream.topics.policies import take_all
 
@@ -31,8 +36,11 @@ PAUSE_SECONDS_FIRST = 0.2
 PAUSE_SECONDS_MAX = 5.0
 """Pauses between tries while the topic cannot be read: doubling from the first to the last."""
 
-UNSEEN_SECONDS_MAX = 3600.0
-"""After so long without a look (this process was frozen) everything is read anew: tombstones may be gone by then."""
+READ_AGAIN_SECONDS = 300.0
+"""So often everything is read anew, also after the process was frozen: tombstones may be gone by then."""
+
+_LATER = (*UNREACHABLE, KafkaTimeoutError)
+"""Errors that another try may not meet, besides those that say so: one is a partition without a leader for a while."""
 
 
 class PolicyFollower:
@@ -58,6 +66,7 @@ class PolicyFollower:
         self._changed = changed
         self._check = check
         self._told: dict[str, str] = {}
+        self._known: dict[str, QueueSettings] = {}
         self._pause = PAUSE_SECONDS_FIRST
 
     async def read(self, wait_seconds: float) -> None:
@@ -71,21 +80,22 @@ class PolicyFollower:
                 async with reader(self._brokers) as consumer:
                     await self._read_whole(consumer)
                     return
-            except (*UNREACHABLE, BrokersUnavailable) as error:
+            except (KafkaError, *UNREACHABLE, BrokersUnavailable) as error:
+                if isinstance(error, KafkaError) and not (error.retriable or isinstance(error, _LATER)):
+                    raise ConfigurationError(f"topic {self._topic} cannot be read: {error!r}") from error
                 if time.monotonic() >= deadline:
                     raise BrokersUnavailable(f"topic {self._topic} could not be read: {error!r}") from error
                 await self._rest(error)
-            except KafkaError as error:
-                raise ConfigurationError(f"topic {self._topic} cannot be read: {error!r}") from error
 
     async def run(self) -> NoReturn:
         """Follow the topic until cancelled; what goes wrong is logged, and tried again: what was read holds."""
         while True:
             try:
                 async with reader(self._brokers) as consumer:
-                    published = await self._read_whole(consumer)
-                    self._pause = PAUSE_SECONDS_FIRST
-                    await self._follow(consumer, published)
+                    while True:
+                        published = await self._read_whole(consumer)
+                        self._pause = PAUSE_SECONDS_FIRST
+                        await self._follow(consumer, published)
             except (KafkaError, TimeoutError, DLQError) as error:
                 await self._rest(error)
 
@@ -97,20 +107,20 @@ class PolicyFollower:
     async def _read_whole(self, consumer: Any) -> PublishedPolicies:
         published = PublishedPolicies(self._base, self._check)
         await take_all(consumer, self._topic, self._partitions, published)
-        if published.queues:
+        if published.queues != self._known:
             log.info("policies: %d queues have one that was published", len(published.queues))
         self._tell_problems(published)
+        self._known = published.queues
         self._changed(published.policies)
         return published
 
     async def _follow(self, consumer: Any, published: PublishedPolicies) -> None:
         """Take what comes; returns where everything has to be read anew."""
-        looked = time.monotonic()
+        until = time.monotonic() + READ_AGAIN_SECONDS
         while True:
             found = await consumer.getmany(timeout_ms=WAIT_MS)
-            if time.monotonic() - looked > UNSEEN_SECONDS_MAX:
+            if time.monotonic() > until:
                 return
-            looked = time.monotonic()
             for record in (record for records in found.values() for record in records):
                 queue = published.take(record.key, record.value)
                 own = published.queues.get(queue)
