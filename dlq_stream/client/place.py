@@ -36,6 +36,8 @@ class Place:
     * ``running``: what was given to a handler, or whose result is not acknowledged yet, by offset.
     * ``left``: the same of earlier assignments, also if it has ended since.  When such a record comes again it is not
       started a second time.
+    * ``done``: what was finished in earlier assignments and not committed, as something before it was not finished;
+      with timestamps, for a topic that is made anew has the same offsets.  When it comes again it is passed over.
     * ``held``: so many results cannot be acknowledged at the moment; until they are, nothing more is started, and what
       would be is ``parked``.
     * ``full``: no more is fetched until some of what is here is finished.
@@ -44,6 +46,7 @@ class Place:
     __slots__ = (
         "bytes_unfinished",
         "count",
+        "done",
         "full",
         "held",
         "lanes",
@@ -67,11 +70,11 @@ class Place:
         self.parked: list[Job] = []
         self.running: dict[int, Job] = {}
         self.left: dict[int, Job] = {}
+        self.done: dict[int, int] = {}
 
     def begin(self) -> None:
         """It is assigned to us, or its log begins anew: count from the next record on."""
-        self.left |= self.running
-        self.running = {}
+        self._keep()
         self.progress = Progress()
         self.bytes_unfinished = 0
         self.full = False
@@ -80,9 +83,18 @@ class Place:
     def end(self) -> None:
         """It is ours no longer: what still runs of it does not count, unless it comes back."""
         self.progress.over = True
+        self._keep()
+        self.ours = self.full = False
+
+    def _keep(self) -> None:
+        """Remember what is known of records that may come again."""
         self.left |= self.running
         self.running = {}
-        self.ours = self.full = False
+        self.done |= self.progress.ahead()
+
+    def is_done(self, record: Record) -> bool:
+        """Whether this very record was finished in an earlier assignment."""
+        return self.done.get(record.offset) == record.timestamp
 
     def adopt(self, record: Record) -> Job | None:
         """The job of this very record from an earlier assignment; from now on it counts for this one."""
@@ -95,7 +107,8 @@ class Place:
         return job
 
     def outdate(self, position: int) -> None:
-        """Reading goes on at ``position``: what ended before it does not come again, somebody else has committed it."""
+        """Reading goes on at ``position``: what ended before it does not come again, it will be committed or is."""
+        self.done = {offset: timestamp for offset, timestamp in self.done.items() if offset >= position}
         for offset in [offset for offset, job in self.left.items() if offset < position and job.result is not None]:
             del self.left[offset]
 

@@ -21,25 +21,29 @@ class Progress:
         self.over = False
         self.position: int | None = None
         self._open: deque[int] = deque()  # from the first unfinished one on, finished ones among them
-        self._finished: set[int] = set()  # those of them
+        self._finished: dict[int, int] = {}  # those of them, and their timestamps
 
     def begin(self, offset: int) -> None:
         """``offset``, higher than any before it, is to be handled."""
         self._open.append(offset)
 
-    def finish(self, offset: int) -> None:
-        """``offset`` is finished; each that was begun is so once."""
+    def finish(self, offset: int, timestamp: int = -1) -> None:
+        """``offset``, whose record is of ``timestamp``, is finished; each that was begun is so once."""
         begun, finished = self._open, self._finished
         if begun[0] != offset:
-            finished.add(offset)
+            finished[offset] = timestamp
             return
         begun.popleft()
         while begun and begun[0] in finished:
-            finished.remove(begun.popleft())
+            del finished[begun.popleft()]
 
     def committable(self) -> int | None:
         """The offset to commit (that of the next record to be handled after a crash); None where nothing is known."""
         return self._open[0] if self._open else self.position
+
+    def ahead(self) -> dict[int, int]:
+        """What is finished and not committable, and the records' timestamps."""
+        return dict(self._finished)
 
     @property
     def unfinished(self) -> int:

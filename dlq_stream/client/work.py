@@ -137,17 +137,15 @@ class Work:
         elif records and place.progress.position is not None and records[0].offset < place.progress.position:
             log.warning("%s goes on at %d, before %d", place.name, records[0].offset, place.progress.position)
             place.begin()
-        progress, lanes, left, count = place.progress, place.lanes, place.left, place.count
+        progress, lanes, count = place.progress, place.lanes, place.count
+        known_before = bool(place.left or place.done)
         for record in records:
             delivery = delivery_of(record, self._group) if record.headers else None
             if delivery is not None and not delivery.for_this_group:
                 continue
-            progress.begin(record.offset)
-            if left and (known := place.adopt(record)) is not None:
-                place.bytes_unfinished += known.size
-                if known.result is not None:
-                    self._conclude(known, *known.result)
+            if known_before and self._knows(place, record):
                 continue
+            progress.begin(record.offset)
             key = record.key
             size = len(record.value or b"") + len(key or b"")
             place.bytes_unfinished += size
@@ -156,10 +154,27 @@ class Work:
             if lanes.enter(key, job):
                 self._start(job)
         progress.position = position
-        if left:
+        if known_before:
             place.outdate(position)
         if self._is_full(place):
             place.full = True
+
+    def _knows(self, place: Place, record: Record) -> bool:
+        """Whether the record was finished in an earlier assignment, or is still at work: it is not started again."""
+        progress = place.progress
+        if place.is_done(record):
+            progress.begin(record.offset)
+            progress.finish(record.offset, record.timestamp)
+            return True
+        job = place.adopt(record)
+        if job is None:
+            return False
+        progress.begin(record.offset)
+        place.bytes_unfinished += job.size
+        if job.result is not None:
+            result, job.result = job.result, None
+            self._conclude(job, *result)
+        return True
 
     def reached(self, partition: TopicPartition, position: int) -> None:
         """Reading of a partition goes on at ``position``: what lies before it was fed, or is nothing to be handled."""
@@ -232,8 +247,10 @@ class Work:
     def _finish(self, job: Job) -> None:
         place, progress = job.place, job.progress
         place.forget(job)
-        progress.finish(job.record.offset)
-        if progress is place.progress:
+        progress.finish(job.record.offset, job.record.timestamp)
+        if progress.over:
+            place.done[job.record.offset] = job.record.timestamp
+        elif progress is place.progress:
             place.bytes_unfinished -= job.size
             if place.full and self._is_roomy(place):
                 place.full = False
@@ -250,7 +267,7 @@ class Work:
         )
 
     async def _settle(self, job: Job, error: BaseException | None) -> None:
-        """Hand the result over, however often it takes; one of a partition that was taken away is dropped instead."""
+        """Hand the result over, however often it takes, but not of a partition that was taken away meanwhile."""
         place, record, pause, holds = job.place, job.record, RETRY_SECONDS, False
         try:
             while not job.progress.over:
@@ -259,7 +276,8 @@ class Work:
                         await self._reporter.succeeded(record)
                     else:
                         await self._reporter.report(record, error, queue=self._queue)
-                    break
+                    self._finish(job)
+                    return
                 except DLQError as problem:
                     if not holds:
                         holds = True
@@ -274,7 +292,7 @@ class Work:
                     )
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, RETRY_SECONDS_MAX)
-            self._finish(job)
+            job.result = (error, False)  # perhaps the partition comes back
         finally:
             if holds:
                 self._release(place)

@@ -189,7 +189,7 @@ async def test_who_reported_the_failure_himself_has_not_succeeded() -> None:
 
 
 async def test_a_partition_that_is_taken_away_and_comes_back() -> None:
-    """What waits is dropped; what runs beyond the bound is not started again, counts, and is not overtaken."""
+    """What waits is dropped; what runs beyond the bound, or is finished, is not started again, and is not overtaken."""
     async with working() as bench:
         bench.gate(0)
         bench.feed(0, 1, 2, keys="aab")
@@ -199,11 +199,29 @@ async def test_a_partition_that_is_taken_away_and_comes_back() -> None:
         assert bench.work.committable(ZERO) is None
         bench.work.assign([ZERO])
         bench.feed(0, 1, 2, keys="aab")
-        await bench.until(lambda: bench.ended == [2, 2])
+        bench.feed(9, place=ONE)
+        await bench.until(lambda: bench.work.committable(ONE) == 10)
         assert bench.work.committable(ZERO) == 0
         bench.open(0)
         await bench.until(lambda: bench.work.committable(ZERO) == 3)
-        assert (bench.started.count(0), bench.ended) == (1, [2, 2, 0, 1])
+        assert (bench.started.count(1), bench.ended) == (1, [2, 9, 0, 1])
+
+
+async def test_what_was_finished_ahead_is_not_handled_again() -> None:
+    """It could not be committed, for something before it was at work when the partition was taken away."""
+    async with working() as bench:
+        bench.gate(0)
+        bench.feed(0, 1, 2, timestamp=7)
+        await bench.until(lambda: bench.ended == [1, 2])
+        for _ in range(2):
+            bench.work.lose([ZERO])
+            bench.work.assign([ZERO])
+            bench.feed(0, 1, timestamp=7)
+        bench.feed(2, timestamp=8)  # the topic was made anew
+        await bench.until(lambda: bench.ended == [1, 2, 2])
+        bench.open(0)
+        await bench.until(lambda: bench.work.committable(ZERO) == 3)
+        assert (bench.ended, bench.work._place(ZERO).done) == ([1, 2, 2, 0], {})
 
 
 async def test_a_record_of_a_topic_that_was_made_anew_is_another_record() -> None:
@@ -252,6 +270,26 @@ async def test_what_ended_while_its_partition_was_away_is_not_started_again(fail
         bench.feed(2)  # somebody else has committed 1
         await bench.until(lambda: bench.work.committable(ZERO) == 3)
         assert not bench.work._place(ZERO).left
+
+
+async def test_a_result_is_handed_over_once_its_partition_is_back() -> None:
+    """Not while it is away; and what is acknowledged meanwhile is not handled again."""
+    async with working() as bench:
+        bench.brokers.away = True
+        bench.fails = {0}
+        bench.feed(0)
+        await bench.until(lambda: bench.brokers.tries == 1)
+        bench.work.lose([ZERO])
+        bench.brokers.away = False
+        await bench.until(lambda: bench.work._place(ZERO).held == 0)
+        assert bench.brokers.failed == []
+        bench.work.assign([ZERO])
+        bench.feed(0)
+        bench.work.lose([ZERO])
+        bench.work.assign([ZERO])
+        bench.feed(0)
+        await bench.until(lambda: bench.work.committable(ZERO) == 1)
+        assert (bench.started, bench.brokers.failed) == ([0], [0])
 
 
 async def test_letting_go_waits_for_what_runs_and_its_result() -> None:
