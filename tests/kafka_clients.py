@@ -31,7 +31,7 @@ SETTLE_SECONDS_MAX = 20.0
 READ_SECONDS_MAX = 60.0
 
 # From the protocol's enumerations: ResourceType, PatternType, AclOperation, AclPermissionType.
-TOPIC, LITERAL, ALL, WRITE, DENY, ALLOW = 2, 3, 2, 4, 2, 3
+TOPIC, GROUP, LITERAL, ALL, READ, WRITE, DENY, ALLOW = 2, 3, 3, 2, 3, 4, 2, 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,3 +255,11 @@ async def forbid_writing(bootstrap: Brokers, topic: str) -> None:
             request = CreateAclsRequest(TOPIC, topic, LITERAL, "User:ANONYMOUS", "*", operation, permission)
             answer = await client._send_request(request)
             check([(topic, *answered) for answered in answer.creation_responses])
+
+
+async def forbid_reading(bootstrap: Brokers, group: str) -> None:
+    """Let nobody be a member of this consumer group (a broker made with `authorizer=True`)."""
+    async with admin(bootstrap) as client:
+        request = CreateAclsRequest(GROUP, group, LITERAL, "User:ANONYMOUS", "*", READ, DENY)
+        answer = await client._send_request(request)
+        check([(group, *answered) for answered in answer.creation_responses])

@@ -21,7 +21,7 @@ from dlq_stream.client.current import current_record
 from dlq_stream.client.membership import Membership
 from dlq_stream.coordinator import _CarefulCoordinator
 from dlq_stream.core import headers as names
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError
+from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed
 from dlq_stream.core.headers import parse_failure
 from dlq_stream.core.model import Record
 from dlq_stream.settings import QueueSettings
@@ -32,6 +32,7 @@ from tests.kafka_clients import (
     committed_offsets,
     create_topics,
     delete_topic,
+    forbid_reading,
     produce,
     read_topic,
 )
@@ -294,6 +295,18 @@ async def test_a_broker_that_is_killed_and_comes_back(kafka_factory: KafkaFactor
     failed = {each for each in agent.seen if each[2] % 10 == 0}
     events = [parse_failure(record) for record in await read_topic(kafka.bootstrap, agent.failures)]
     assert {(each.origin.topic, each.origin.partition, each.origin.offset) for each in events} == failed
+
+
+async def test_a_right_that_is_missing_is_named(kafka_factory: KafkaFactory) -> None:
+    """The consumer ends, and says who has to be granted what."""
+    kafka = kafka_factory(authorizer=True)
+    agent = Agent(kafka.bootstrap)
+    await agent.make_topics()
+    await forbid_reading(kafka.bootstrap, agent.group)
+    consumer = RetryConsumer(agent.topic, agent.group, agent.handle, kafka.bootstrap, app_id=agent.app)
+    with pytest.raises(NotAllowed, match=f"Read on group {agent.group}"):
+        await asyncio.wait_for(consumer.run(), 30)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_what_is_missing_is_said_at_the_start(agent: Agent, unused_tcp_port: int) -> None:
