@@ -67,10 +67,11 @@ class Pacer:
         self.pace = pace
         self._bound_us = max(pace.next_us, self._now_us) + max(0, pending - 1) * self._interval_us
 
-    def slot_ms(self, *, again: bool) -> int | None:
+    def slot_ms(self, *, again: bool, had_ms: int = 0) -> int | None:
         """When the next retry that is due may go: None for now, which it then does; else its slot.
 
         ``again``: it was given a slot before, which has come, or which it need not wait for.
+        ``had_ms``: that slot; where it still lies ahead, it gets none that is later.
         """
         pace, now = self.pace, self._now_us
         ends = min(pace.ends_us, self._bound_us)
@@ -79,6 +80,8 @@ class Pacer:
             return None
         first = min(pace.again_us, self._bound_us) if again else ends
         slot_us = max(first, pace.next_us, now + 1_000)
+        if self._now_us < had_ms * 1_000 <= slot_us:
+            return had_ms
         behind = min(slot_us + self._interval_us, SLOT_MS_MAX * 1_000)
         self.pace = pace._replace(ends_us=max(ends, behind), again_us=behind if again else pace.again_us)
         return min(-(-slot_us // 1_000), SLOT_MS_MAX)  # rounded up: never early

@@ -2,7 +2,8 @@
 
 What goes by the limit is every emission, whoever caused it: also of messages that an operator retries or redrives.
 The limit protects those who read the retries, and they do not care why one comes; whoever wants more of them raises it.
-What an operator orders to be retried now does not wait for the slot that it had, nor behind those that have one.
+What an operator orders to be retried now does not wait for the slot that it had, nor behind those that have one; it
+keeps that one where the next that is free would be later.
 
 Being given a slot is no transition: the message is PENDING before and after, and its revision stays, so that an
 operator's command about a message that he saw before still holds.  The slot is its due time then, as it is for a
@@ -32,8 +33,10 @@ class Pacing:
         if limit is None:
             return None
         # A slot that lies beyond the due time is one that an operator's order does not wait for.
-        again = row.slot_ms is not None and row.due_ms is not None and row.slot_ms >= row.due_ms
-        return self._pacer(row.booked, limit).slot_ms(again=again)
+        had_ms, due_ms = row.slot_ms, row.due_ms
+        if had_ms is None or due_ms is None or had_ms < due_ms:
+            return self._pacer(row.booked, limit).slot_ms(again=False)
+        return self._pacer(row.booked, limit).slot_ms(again=True, had_ms=had_ms)
 
     def _pacer(self, booked: str, limit: float) -> Pacer:
         known = self._pacers.get(booked)

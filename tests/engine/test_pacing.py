@@ -144,6 +144,24 @@ def test_a_herd_that_is_ordered_to_go_uses_a_raised_limit_at_once() -> None:
     assert went[-1][0] - began <= 99 * 100 + 350
 
 
+def test_orders_to_retry_that_are_repeated_hold_up_nothing() -> None:
+    """An impatient operator orders the whole herd to go every second: that makes no message's slot later."""
+    world = limited(10)
+    herd(world, 100)
+    world.wait(BACKOFF_MS)
+    world.emit()
+    began = world.now
+    while waiting(world) and world.now - began < 20_000:
+        before = waiting(world)
+        for id_ in before:
+            world.order(id_, Action.RETRY)
+        world.emit()
+        assert all(slot <= max(before[id_], world.now + 1) for id_, slot in waiting(world).items())
+        drain(world, 1_000)
+    assert len(world.emissions()) == 100
+    assert world.now - began <= 12_000
+
+
 def test_a_raised_limit_holds_at_once_for_what_falls_due() -> None:
     """One retry at a hundredth per second does not hold up those that fall due after the limit was raised."""
     world = limited(0.01)
