@@ -14,7 +14,6 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 from aiokafka.errors import KafkaError
@@ -180,6 +179,7 @@ class RetryConsumer:
             session_seconds=self._session_seconds,
             revoke_seconds=self._revoke_seconds,
         )
+        broken: KafkaError | None = None
         try:
             with rights(topic="Read"):
                 await membership.join(self.topics, self._known)
@@ -193,21 +193,21 @@ class RetryConsumer:
                 )
         except KafkaError as error:
             log.warning("group %s: this consumer cannot go on, another one will join: %r", self.group, error)
-            await work.let_go(work.ours(), self._revoke_seconds)
-            with suppress(KafkaError):  # perhaps it can still do that
-                await membership.commit()
-            work.lose(work.ours())
-            await asyncio.sleep(REJOIN_SECONDS)
-        else:
-            await self._part(work, membership)
+            broken = error
         finally:
-            if work.ours():  # cancelled, or nobody can go on
-                await self._part(work, membership)
-            await membership.leave()
+            try:
+                await self._part(work, membership, for_good=broken is None)
+            finally:
+                await membership.leave()
+        if broken is not None:
+            await asyncio.sleep(REJOIN_SECONDS)
 
-    async def _part(self, work: Work, membership: Membership) -> None:
-        """The end: let handlers finish, hand over and commit what is finished."""
-        await work.finish(self._stop_seconds)
+    async def _part(self, work: Work, membership: Membership, *, for_good: bool) -> None:
+        """The end of a membership: let handlers finish, hand over and commit what is finished."""
+        if for_good:
+            await work.finish(self._stop_seconds)
+        else:
+            await work.let_go(work.ours(), self._revoke_seconds)
         try:
             await membership.commit()
         except KafkaError as error:

@@ -192,6 +192,8 @@ class Membership(ConsumerRebalanceListener):
 
     async def _commit(self) -> None:
         coordinator = self._consumer._coordinator
+        if coordinator is None:  # it never started
+            return
         async with self._committing:
             await coordinator.ensure_coordinator_known()
             offsets = self._to_commit()

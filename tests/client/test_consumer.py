@@ -7,14 +7,21 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.group_coordinator import GroupCoordinator
-from aiokafka.errors import GroupLoadInProgressError, NotCoordinatorForGroupError
+from aiokafka.errors import (
+    GroupLoadInProgressError,
+    KafkaConnectionError,
+    KafkaError,
+    NotCoordinatorForGroupError,
+)
 
 from dlq_stream import FailureReporter, Permanent, RetryConsumer
+from dlq_stream.client import consumer as consumer_module
 from dlq_stream.client import membership as membership_module
 from dlq_stream.client import retry_topics
 from dlq_stream.client.current import current_record
@@ -270,6 +277,39 @@ async def test_who_has_no_room_goes_on_polling(agent: Agent, monkeypatch: pytest
         await agent.until_committed(100)
         assert not made[0]._consumer.paused()
     assert len(agent.seen) == len(set(agent.seen)) == 100
+
+
+async def test_a_consumer_that_breaks_is_replaced(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it joins or while it polls: the next one goes on where the group stands, and handlers go on as well."""
+    monkeypatch.setattr(consumer_module, "REJOIN_SECONDS", 0.05)
+    start, poll, broken = AIOKafkaConsumer.start, Membership.poll, []
+
+    async def no_start(self: AIOKafkaConsumer) -> None:
+        if self._group_id is not None and len(broken) == 0:
+            broken.append("start")
+            raise KafkaConnectionError("nobody there")
+        await start(self)
+
+    async def short_poll(self: Membership) -> None:
+        if len(broken) == 1:
+            broken.append("poll")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(poll(self), 1.5)
+            raise KafkaError("Unexpected error during coordination")
+        await poll(self)
+
+    monkeypatch.setattr(AIOKafkaConsumer, "start", no_start)
+    monkeypatch.setattr(Membership, "poll", short_poll)
+    await agent.send(500, value="{{}}")
+
+    async def handle(record: Record) -> None:
+        await asyncio.sleep(0.05)
+        agent.note(record)
+
+    async with agent.consuming(handle):
+        await agent.until_committed(500)
+    assert broken == ["start", "poll"]
+    assert len(agent.seen) == len(set(agent.seen)) == 500
 
 
 async def test_a_broker_that_is_killed_and_comes_back(kafka_factory: KafkaFactory) -> None:
