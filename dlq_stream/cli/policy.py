@@ -189,11 +189,12 @@ def _publish(
     """Show what changes, and write it if that is ``agreed``; the retry topics that it takes are made before."""
     from dlq_stream.topics import write_policies
 
-    records, elsewhere = {}, []
+    records, elsewhere, seen = {}, [], {}
     for queue, policy in wanted.items():
         before, retried_to = published.queues.get(queue, NOTHING), _retried_to(published, queue)
         if policy == before and queue not in published.problems:
             continue
+        seen[queue] = published.queues.get(queue), published.problems.get(queue)
         key, value = _taken(published, queue, policy)
         records[key] = value
         if _retried_to(published, queue) != retried_to:
@@ -209,9 +210,26 @@ def _publish(
         return 0
     if topics and elsewhere:
         _create_retry_topics(settings, published, elsewhere)
+    _check_unchanged(settings, seen)
     asyncio.run(write_policies(settings, records))
     click.echo(f"published {len(records)} {'policy' if len(records) == 1 else 'policies'}: {EFFECT}")
     return 0
+
+
+def _check_unchanged(settings: Settings, seen: Mapping[str, tuple[QueueSettings | None, str | None]]) -> None:
+    """Refuse to write over what nobody has seen: a record is a queue's whole policy, and a question may stand long.
+
+    Kafka writes no record on a condition, so of two who write in the same instant the later one still wins.
+    """
+    from dlq_stream.topics import read_policies
+
+    now = asyncio.run(read_policies(settings, _check()))
+    for queue, before in seen.items():
+        if (now.queues.get(queue), now.problems.get(queue)) != before:
+            raise ConfigurationError(
+                f"somebody else published a policy for {queue} meanwhile; nothing was published: look at it with "
+                f"`dlq-stream policy get {queue}`, and run this again"
+            )
 
 
 def _taken(published: PublishedPolicies, queue: str, policy: QueueSettings) -> tuple[bytes, bytes | None]:

@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dlq_stream.cli import main
+from dlq_stream.settings import QueueSettings
+from dlq_stream.settings.published import encode
 from dlq_stream.topics import AppTopics
 from tests.kafka_clients import Outgoing, create_topics, list_topics, produce, read_topic
 from tests.kafka_fixture import LocalKafka, unique_name
@@ -162,6 +164,30 @@ def test_a_file_with_a_mistake_changes_nothing(desk: Desk, tmp_path: Path, text:
     file = tmp_path / "policies.toml"
     file.write_text(text)
     assert words in desk.refused("apply", str(file), "--yes")
+
+
+def test_what_somebody_else_published_meanwhile_is_not_written_over(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who said yes has seen other values; and what he does not change would be put back."""
+    queue, beside = unique_name("queue"), unique_name("queue")
+    file = tmp_path / "policies.toml"
+    file.write_text(f'[queues."{queue}"]\nmax_retries = 1\n')
+    others = {queue: 2, beside: 3}
+
+    def confirm(text: str) -> bool:
+        records = [Outgoing(desk.topic, *reversed(encode(q, QueueSettings(max_retries=n)))) for q, n in others.items()]
+        asyncio.run(produce(desk.bootstrap, records))
+        return True
+
+    monkeypatch.setattr("click.confirm", confirm)
+    done = desk.run("policy", "apply", str(file))
+    assert done.exit_code == 2, done.output
+    assert f"somebody else published a policy for {queue} meanwhile; nothing was published" in done.stderr
+    assert desk.records(queue) == [{"format": 1, "policy": {"max_retries": 2}}]
+    others.pop(queue)
+    desk.policy("apply", str(file))
+    assert desk.records(queue)[-1] == {"format": 1, "policy": {"max_retries": 1}}
 
 
 def test_get_tells_the_layers_apart(desk: Desk, tmp_path: Path) -> None:
