@@ -285,9 +285,21 @@ async def test_commands_and_agents_name_the_right_that_they_lack(by_password: Lo
         await allow(app.admin, [group])
         assert (await app.run_as("operator", "status")).returncode == 0
 
-        agent = by_password.connection("dlq-agent")
+        connection = by_password.connection("dlq-agent")
         with pytest.raises(NotAllowed, match=f"not allowed: Write on topic {app.topic('failures')}"):
-            await FailureReporter(agent, GROUP, app_id=app.app_id).start()
+            await FailureReporter(connection, GROUP, app_id=app.app_id).start()
+
+        async def handle(record: Record) -> None:
+            raise AssertionError("nothing is to be read")
+
+        source = await new_source(app)
+        stranger = RetryConsumer(source, "strangers", handle, connection, app_id=app.app_id)
+        await allow(app.admin, [right for right in rights["agent"] if app.app_id in right.name])
+        with pytest.raises(NotAllowed, match=f"not allowed: Read on topic {source}"):
+            await asyncio.wait_for(stranger.run(), 30)
+        await allow(app.admin, [Right("agent", ("Read",), "topic", source)])
+        with pytest.raises(NotAllowed, match="not allowed: Read on group strangers"):
+            await asyncio.wait_for(stranger.run(), 30)
 
 
 async def denied(app: Secured, role: str, *arguments: str) -> str:
