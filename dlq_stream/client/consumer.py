@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from aiokafka.errors import KafkaError
 
-from dlq_stream.client.hands import Handler
+from dlq_stream.client.hands import Handler, is_generator
 from dlq_stream.client.membership import Membership
 from dlq_stream.client.reporter import FailureReporter
 from dlq_stream.client.retry_topics import RetryTopics
@@ -297,6 +297,8 @@ def _checked_reporter(reporter: FailureReporter | None, group: str) -> FailureRe
 def _checked_handler(handler: Handler) -> Handler:
     if not callable(handler):
         raise ConfigurationError(f"handler: {shown(handler)} cannot be called")
+    if is_generator(handler):
+        raise ConfigurationError("handler: there is a `yield` in it, so calling it runs nothing of it: remove that")
     return handler
 
 

@@ -322,7 +322,10 @@ class Work:
         if not task.cancelled() and (problem := task.exception()) is not None:
             self._fail(problem)
 
-    def _fail(self, problem: BaseException) -> None:
+    def _fail(self, problem: BaseException, job: Job | None = None) -> None:
+        if job is not None:  # it will not end, so nobody waits for it
+            job.place.forget(job)
+            self._calm.set()
         if not self.failure.done():
             self.failure.set_exception(problem)
 

@@ -6,8 +6,9 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -365,6 +366,14 @@ async def test_what_is_missing_is_said_at_the_start(agent: Agent, unused_tcp_por
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+def generator(record: Record) -> Iterator[None]:
+    yield
+
+
+async def async_generator(record: Record) -> AsyncIterator[None]:
+    yield
+
+
 @pytest.mark.parametrize(
     ("options", "fault"),
     [
@@ -374,6 +383,8 @@ async def test_what_is_missing_is_said_at_the_start(agent: Agent, unused_tcp_por
         ({"retry_topics": "heat-retry"}, "retry_topics: 'heat-retry' is one text"),
         ({"group": ""}, "group"),
         ({"handler": None}, "handler"),
+        ({"handler": generator}, "`yield`"),
+        ({"handler": partial(async_generator)}, "`yield`"),
         ({"queue": ""}, "queue"),
         ({"queue": "\ud800"}, "queue"),
         ({"concurrency": 0}, "concurrency: 0 is not a whole number"),

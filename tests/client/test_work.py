@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -360,6 +360,65 @@ async def test_a_handler_whose_inside_is_cancelled_has_failed() -> None:
         assert bench.brokers.failed == [0]
 
 
+@pytest.mark.parametrize("how", ["raises", "translates", "returns"])
+async def test_a_handler_that_cancels_the_task_it_runs_in_costs_no_worker(how: str) -> None:
+    """Libraries that bound time so, and do not take it back afterwards, would end one worker after the other."""
+    ended = []
+
+    async def handle(record: Record) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        ended.append(record.offset)
+        task.cancel()
+        if how == "raises":
+            await asyncio.sleep(60)
+        if how == "translates":
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                raise TimeoutError from None
+
+    async with working(handle, concurrency=1) as bench:
+        for offset in range(3):
+            bench.feed(offset)
+            await bench.until(lambda: bench.work.committable(ZERO) == offset + 1)  # noqa: B023
+        bench.feed(3, 4)
+        await bench.until(lambda: bench.work.committable(ZERO) == 5)
+        assert ended == [0, 1, 2, 3, 4]
+        assert bench.brokers.failed == ([] if how == "returns" else ended)
+
+
+async def test_a_consumer_that_is_cancelled_with_everything_else_reports_nothing_for_it() -> None:
+    """As at the end of `asyncio.run`: nobody's handler has failed."""
+    bench = Bench()
+
+    async def consume() -> None:
+        bench.work = Work(
+            bench.handle,
+            bench.brokers,
+            bench.meter,
+            group="agents",
+            queue=None,
+            concurrency=1,
+            records_max=9,
+            bytes_max=9,
+        )
+        bench.work.assign([ZERO])
+        bench.gate(0)
+        bench.feed(0)
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await bench.work.finish(0)
+
+    owner = asyncio.create_task(consume())
+    await bench.until(lambda: bench.started == [0])
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+    await asyncio.wait([owner])
+    assert (bench.work.committable(ZERO), bench.brokers.tries) == (0, 0)
+
+
 async def test_at_the_end_handlers_are_cancelled_and_stay_unfinished() -> None:
     """After their time; one that finishes all the same is finished."""
     stopped = asyncio.Event()
@@ -411,6 +470,62 @@ async def test_a_plain_function_that_returns_a_coroutine_is_a_mistake() -> None:
         with pytest.raises(ConfigurationError, match="async def"):
             await bench.work.failure
         assert bench.work.committable(ZERO) == 0
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+async def test_a_function_with_a_yield_in_it_is_a_mistake(kind: str) -> None:
+    """Calling it runs nothing of it."""
+
+    def generate() -> Iterator[int]:
+        yield 1
+
+    async def generate_later() -> AsyncIterator[int]:
+        yield 1
+
+    async with working(lambda record: generate() if kind == "generator" else generate_later()) as bench:
+        bench.feed(0)
+        with pytest.raises(ConfigurationError, match="yield"):
+            await bench.work.failure
+        assert bench.work.committable(ZERO) == 0
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["async", "plain"])
+async def test_what_is_no_exception_is_not_waited_for(plain: bool) -> None:
+    """Its record stays unfinished, but it does not run any more."""
+
+    class Stop(BaseException):
+        pass
+
+    def leave(record: Record) -> None:
+        raise Stop
+
+    async def leave_later(record: Record) -> None:
+        raise Stop
+
+    async with working(leave if plain else leave_later) as bench:
+        bench.feed(0)
+        with pytest.raises(Stop):
+            await bench.work.failure
+        async with asyncio.timeout(1):
+            await bench.work.finish(60)
+        assert bench.work.committable(ZERO) == 0
+
+
+async def test_a_handler_that_does_not_let_itself_be_cancelled_is_told_of(caplog: pytest.LogCaptureFixture) -> None:
+    """And left to itself."""
+    gate = asyncio.Event()
+
+    async def handle(record: Record) -> None:
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    async with working(handle) as bench:
+        bench.feed(0)
+        await asyncio.sleep(0.01)
+        await bench.work.finish(0)
+        assert "ovens-0 offset 0: the handler goes on though it was cancelled" in caplog.text
+        gate.set()
 
 
 async def test_what_is_no_exception_ends_the_consumer() -> None:
