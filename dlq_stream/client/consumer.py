@@ -14,6 +14,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any, Literal
 
 from aiokafka.errors import KafkaError
@@ -27,7 +28,7 @@ from dlq_stream.client.work import Work
 from dlq_stream.core import header_values as read
 from dlq_stream.core.connection import Brokers, Security, connection_to
 from dlq_stream.core.destinations import is_legal_topic
-from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, DLQError, MalformedEvent
+from dlq_stream.core.errors import ConfigurationError, DLQError, MalformedEvent
 from dlq_stream.core.shown import shown
 from dlq_stream.kafka import rights
 
@@ -179,40 +180,51 @@ class RetryConsumer:
             session_seconds=self._session_seconds,
             revoke_seconds=self._revoke_seconds,
         )
-        broken: KafkaError | None = None
+        broken = False
         try:
             with rights(topic="Read"):
-                await membership.join(self.topics, self._known)
-                await _first_of(
-                    membership.poll(),
-                    self._every(self._commit_seconds, membership.commit),
-                    self._every(self._retry_topics_seconds, lambda: self._look(membership)),
-                    self._every(self._traffic_seconds, self._tell_traffic),
-                    self._stop.wait(),
-                    _outcome(work.failure),
-                )
+                await self._belong(work, membership)
         except KafkaError as error:
+            work.check()  # else it is no error of this membership's
             log.warning("group %s: this consumer cannot go on, another one will join: %r", self.group, error)
-            broken = error
+            await work.let_go(work.ours(), self._revoke_seconds)
+            broken = True
         finally:
-            try:
-                await self._part(work, membership, for_good=broken is None)
-            finally:
-                await membership.leave()
-        if broken is not None:
-            await asyncio.sleep(REJOIN_SECONDS)
+            await self._part(work, membership, for_good=not broken)
+        if broken:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REJOIN_SECONDS):
+                    await self._stop.wait()
+
+    async def _belong(self, work: Work, membership: Membership) -> None:
+        """Join, read, commit and tell, until we are to stop; raises what ends it earlier."""
+        await _first_of(membership.join(self.topics, self._known), self._stop.wait())
+        if self._stop.is_set():
+            return
+        await _first_of(
+            membership.poll(),
+            self._every(self._commit_seconds, membership.commit),
+            self._every(self._retry_topics_seconds, lambda: self._look(membership)),
+            self._every(self._traffic_seconds, self._tell_traffic),
+            self._stop.wait(),
+            _outcome(work.failure),
+        )
 
     async def _part(self, work: Work, membership: Membership, *, for_good: bool) -> None:
-        """The end of a membership: let handlers finish, hand over and commit what is finished."""
-        if for_good:
-            await work.finish(self._stop_seconds)
-        else:
-            await work.let_go(work.ours(), self._revoke_seconds)
+        """Commit what is finished and leave; at the end of it all, let handlers finish first.
+
+        Who is cancelled meanwhile does not wait any longer, but goes through the rest of it.
+        """
         try:
-            await membership.commit()
-        except KafkaError as error:
-            log.warning("group %s: the last commit failed: %r", self.group, error)
-        work.lose(work.ours())
+            if for_good:
+                await work.finish(self._stop_seconds)
+        finally:
+            try:
+                await membership.commit()
+            except KafkaError as error:
+                log.warning("group %s: the last commit failed: %r", self.group, error)
+            finally:
+                await membership.leave()
 
     async def _every(self, seconds: float, what: Callable[[], Awaitable[None]]) -> None:
         while True:
@@ -222,7 +234,7 @@ class RetryConsumer:
     async def _look(self, membership: Membership) -> None:
         try:
             found = await self._retries.look()
-        except BrokersUnavailable as error:
+        except DLQError as error:  # what comes in the others must go on being handled
             log.warning("retry topics could not be looked for: %s", error)
             return
         if not found <= self._known:

@@ -196,6 +196,10 @@ class Membership(ConsumerRebalanceListener):
             return
         async with self._committing:
             await coordinator.ensure_coordinator_known()
+            if coordinator.generation < 0:
+                # We were expelled.  A group without members would take this as a stranger's commit, and undo with it
+                # what somebody else has committed since.
+                return
             offsets = self._to_commit()
             if not offsets:
                 return

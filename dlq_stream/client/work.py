@@ -318,9 +318,9 @@ class Work:
             self._room.set()
 
     def _settled(self, task: asyncio.Task[None]) -> None:
-        del self._settling[task]
+        job = self._settling.pop(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
-            self._fail(problem)
+            self._fail(problem, job)
 
     def _fail(self, problem: BaseException, job: Job | None = None) -> None:
         if job is not None:  # it will not end, so nobody waits for it
