@@ -19,8 +19,9 @@ restarts: slots are rows, and this value is stored with the queue's figures in t
   operator's order, gets one right behind those whom that befell before (``again_us``), not behind the whole herd.  They
   share the rate with those whose slots come meanwhile, so order is no longer exact then, and each emission costs about
   one more write.
-* Both ends are held to what can be there: no more can wait than messages are pending.  So when a herd is resolved or
-  purged by an operator, the next retries do not queue behind nothing.
+* Both ends are held to what can be there: no more can wait than messages are pending; one that is twice as far off
+  counts no more.  So when a herd is resolved or purged by an operator, or a limit that was a mistake is mended, the
+  next retries do not queue behind nothing.
 
 A limit that is raised or lifted leaves slots as they are, like any due time that is set; an order to retry now gives
 new ones.  What is not a slot goes by the new limit at once: `Pace.next_us` is held to what that could have made it, so
@@ -64,8 +65,16 @@ class Pacer:
         self._interval_us = max(1, round(1_000_000 * partitions / per_second_max))
         if not shared:
             pace = pace._replace(next_us=min(pace.next_us, self._now_us + AHEAD_US + self._interval_us))
-        self.pace = pace
         self._bound_us = max(pace.next_us, self._now_us) + max(0, pending - 1) * self._interval_us
+        ends = [0 if self._is_stale(end_us) else end_us for end_us in (pace.ends_us, pace.again_us)]
+        self.pace = Pace(pace.next_us, *ends)
+
+    def _is_stale(self, end_us: int) -> bool:
+        """Whether an end is of another time, when the limit was lower or far more were waiting.
+
+        Twice what can be there: whoever goes before the slots of others costs them a write, so that must not be often.
+        """
+        return end_us - self._now_us > 2 * (self._bound_us - self._now_us) + self._interval_us
 
     def slot_ms(self, *, again: bool, had_ms: int = 0) -> int | None:
         """When the next retry that is due may go: None for now, which it then does; else its slot.

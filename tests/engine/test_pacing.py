@@ -144,6 +144,24 @@ def test_a_herd_that_is_ordered_to_go_uses_a_raised_limit_at_once() -> None:
     assert went[-1][0] - began <= 99 * 100 + 350
 
 
+def test_a_limit_that_was_lowered_by_mistake_leaves_nothing_behind() -> None:
+    """Ends of the line that the mistake put far away count no more once it is mended."""
+    world = limited(10)
+    herd(world, 100)
+    world.wait(BACKOFF_MS)
+    world.emit()
+    limit(world, 0.001)
+    drain(world, 5_000)
+    limit(world, 10)
+    for id_ in waiting(world):
+        world.order(id_, Action.RETRY)
+    herd(world, 20, start=1_000)
+    began, count = world.now, len(waiting(world))
+    went = drain(world, 20_000)
+    assert sum(each for _, each in went) == count
+    assert went[-1][0] - began <= count * 100 + BACKOFF_MS + 350
+
+
 def test_orders_to_retry_that_are_repeated_hold_up_nothing() -> None:
     """An impatient operator orders the whole herd to go every second: that makes no message's slot later."""
     world = limited(10)
