@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlq_stream.core.model import Headers
 from tests.simulation.broker import UNWANTED
 from tests.simulation.clients import Clients
-from tests.simulation.names import COMMANDS, FAILURES, OUTCOME_TIMEOUT_SECONDS_MAX, OVENS_RETRY, SOURCES
+from tests.simulation.names import COMMANDS, FAILURES, OUTCOME_TIMEOUT_SECONDS_MAX, OVENS_RETRY, PUBLISHED, SOURCES
 from tests.simulation.worker import Worker
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ class Chaos:
             (self.crash_agent, 2),
             (self.lag, 1),
             (self.replay_topics, 0.4),
+            (self.publish, 0.5),
         ]
         self._steps = [step for step, _ in steps]
         self._weights = [weights.get(step.__name__, weight) for step, weight in steps]
@@ -221,6 +222,12 @@ class Chaos:
         if seconds > OUTCOME_TIMEOUT_SECONDS_MAX:
             self._world.count("agents lagging for longer than outcomes are waited for")
         agent.lag(seconds)
+
+    def publish(self) -> None:
+        """An operator publishes other policies."""
+        number = self._random.randrange(len(PUBLISHED))
+        self._note(f"policies number {number} are published")
+        self._world.publish(PUBLISHED[number])
 
     def replay_topics(self) -> None:
         """An operator stops all workers and resets the group to the beginning of what the topics still hold."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, State
+from dlq_stream.core.policy import Policies
 from dlq_stream.engine.purge import PURGE_ORDERED_MS
 from dlq_stream.tables import attempts, stats
 from dlq_stream.tables.messages import DeadLetter, state_of
@@ -32,14 +33,26 @@ from tests.simulation.timers import path_of
 
 
 class Checker:
-    """Follows every commit.  ``clock_of`` tells the latest that a process saw of its clock for a partition."""
+    """Follows every commit.
 
-    def __init__(self, broker: Broker, scribe: Scribe, clock_of: Callable[[str, int], int], retention_ms: int) -> None:
+    ``clock_of`` tells the latest that a process saw of its clock for a partition, ``policies_of`` the policies by which
+    it began the transaction.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        scribe: Scribe,
+        clock_of: Callable[[str, int], int],
+        policies_of: Callable[[str, int], Policies],
+        retention_ms: int,
+    ) -> None:
         self.folds = {number: Fold() for number in range(PARTITIONS)}
         self.outputs = Outputs(scribe)
         self._broker = broker
         self._scribe = scribe
         self._clock_of = clock_of
+        self._policies_of = policies_of
         self._retention_ms = retention_ms
         self._failed_on: dict[tuple[str, int | None, int | None, int | None], set[str]] = {}
 
@@ -53,13 +66,14 @@ class Checker:
         for change in changes.values():
             fold.truth.changed(change.id, change.old, change.new)
             self._check_change(change)
-        self.outputs.check(txn, fold, parts, changes, clock_ms)
+        policies = self._policies_of(txn.by, number)
+        self.outputs.check(txn, fold, parts, changes, clock_ms, policies)
         moved = self._check_consumed(number, fold, txn, parts, changes)
         ticked = [change for change in changes.values() if change.id not in moved]
         if moved and ticked:
             self._scribe.count("ticks that took input along")
         for change in ticked:
-            self._check_tick(change, fold, clock_ms)
+            self._check_tick(change, fold, clock_ms, policies)
         fold.truth.of_partition("quarantined", len(parts.quarantined))
         fold.truth.of_partition("forwarded", len(parts.forwarded))
         self._check_figures(number, fold)
@@ -76,7 +90,7 @@ class Checker:
 
     # --- timers -------------------------------------------------------------------------------------------------
 
-    def _check_tick(self, change: Change, fold: Fold, clock_ms: int) -> None:
+    def _check_tick(self, change: Change, fold: Fold, clock_ms: int, policies: Policies) -> None:
         """A timer did what the lifecycle lets it do, to a message that was due."""
         old, new, path = change.old, change.new, path_of(change)
         what = f"{change.id.hex()[:8]} from {shown(old)} to {shown(new)}"
@@ -99,7 +113,7 @@ class Checker:
         if purged and state_of(old) is State.ESCALATED and old.dead_letter is not DeadLetter.WRITTEN:
             self._scribe.violated(f"purged before it was written: {what}")
         if new is not None and path and path[-1][1] is Event.TIMED_OUT_AGAIN:
-            wrong_due(change.id, new, None, self._scribe)
+            wrong_due(change.id, new, None, policies, self._scribe)
 
     # --- input --------------------------------------------------------------------------------------------------
 
@@ -110,7 +124,7 @@ class Checker:
 
         Returns the messages that this moved.  Input of both topics is in the order in which the offsets were sent.
         """
-        intake = Intake(number, fold, changes, parts, self._scribe)
+        intake = Intake(number, fold, changes, parts, self._scribe, self._policies_of(txn.by, number))
         left = dict(parts.quarantined)
         for (topic, _), offset in txn.offsets.items():
             start, known = fold.consumed.get(topic, 0), fold.known.get(topic, 0)

@@ -66,6 +66,7 @@ FIGURES = (
     "failures of another group's retry",
     "messages that go on after they were purged",
     "ticks that took input along",
+    "policies published",
     "retries given a slot",
     "events whole in quarantine",
     "events packed for quarantine",

@@ -17,12 +17,13 @@ from dlq_stream.core.headers import FailureEvent, parse_failure
 from dlq_stream.core.ids import message_id
 from dlq_stream.core.lifecycle import LIFECYCLE, Event, Ignored, State
 from dlq_stream.core.model import Origin
+from dlq_stream.core.policy import Policies
 from dlq_stream.engine.purge import PURGE_ORDERED_MS
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
 from dlq_stream.tables.stats import PARTITION_QUEUE
 from tests.simulation.broker import Entry
 from tests.simulation.fold import Change, Fold, Parts, id_of
-from tests.simulation.names import COMMANDS, POLICIES, home_of
+from tests.simulation.names import COMMANDS, home_of
 from tests.simulation.outcome import Cell
 
 FAILED, SUCCEEDED = "failed", "succeeded"
@@ -85,12 +86,21 @@ class View:
 class Intake:
     """What one transaction has to have made of the events that it consumed."""
 
-    def __init__(self, number: int, fold: Fold, before: dict[bytes, Change], parts: Parts, scribe: Scribe) -> None:
+    def __init__(
+        self,
+        number: int,
+        fold: Fold,
+        before: dict[bytes, Change],
+        parts: Parts,
+        scribe: Scribe,
+        policies: Policies,
+    ) -> None:
         self._number = number
         self._fold = fold
         self._changes = before
         self._known_before = False
         self._scribe = scribe
+        self._policies = policies
         self._views: dict[bytes, View | None] = {}
         self._moved: set[bytes] = set()
         self._retry_after: dict[bytes, int | None] = {}
@@ -119,7 +129,7 @@ class Intake:
             elif view is None or not view.same(change.new):
                 self._scribe.violated(f"{what}, but should be {view}")
             elif id_ in self._retry_after and change.new is not None and view.state is State.PENDING:
-                wrong_due(id_, change.new, self._retry_after[id_], self._scribe)
+                wrong_due(id_, change.new, self._retry_after[id_], self._policies, self._scribe)
         if self._forwarded != len(self._parts.forwarded):
             self._scribe.violated(f"{len(self._parts.forwarded)} events were passed on, {self._forwarded} should be")
         return frozenset(self._moved)
@@ -148,7 +158,7 @@ class Intake:
         if view is None:
             self._born(record, id_, event, attempt, final=final)
         elif attempt == view.attempt and view.state in (State.RETRYING, State.PRESUMED):
-            spent = attempt - view.base + 1 > POLICIES.for_queue(self._queue(id_)).max_retries
+            spent = attempt - view.base + 1 > self._policies.for_queue(self._queue(id_)).max_retries
             self._retry_after[id_] = event.retry_after_ms
             self._move(record, id_, view, Event.FAILED_FINALLY if final or spent else Event.FAILED_AGAIN)
         else:
@@ -161,7 +171,7 @@ class Intake:
         change = self._changes.get(id_)
         booked = event.kind.queue if change is None or change.new is None else change.new.booked
         self._views[id_] = view = View(State.ABSENT, attempt, attempt, 0, event.kind.group, event.origin, booked, False)
-        spent = POLICIES.for_queue(event.kind.queue).max_retries == 0
+        spent = self._policies.for_queue(event.kind.queue).max_retries == 0
         self._retry_after[id_] = event.retry_after_ms
         self._move(record, id_, view, Event.FAILED_FINALLY if final or spent else Event.FAILED_AGAIN)
 
@@ -265,9 +275,9 @@ class Intake:
             self._fold.unsure.add(id_)
 
 
-def wrong_due(id_: bytes, row: Message, retry_after_ms: int | None, scribe: Scribe) -> None:
+def wrong_due(id_: bytes, row: Message, retry_after_ms: int | None, policies: Policies, scribe: Scribe) -> None:
     """A retry is due after its backoff, or when its reporter asked for it, by the clock of the worker."""
-    policy, retry = POLICIES.for_queue(row.queue), row.attempt - row.attempt_base + 1
+    policy, retry = policies.for_queue(row.queue), row.attempt - row.attempt_base + 1
     wait_ms = backoff_ms(policy, retry, chance_of(id_, row.attempt + 1)) if retry_after_ms is None else retry_after_ms
     if row.due_ms != row.last_failed_ms + wait_ms:
         scribe.violated(f"due {wait_ms} ms after {row.last_failed_ms}, but {id_.hex()[:8]} is {shown(row)}")

@@ -64,6 +64,16 @@ POLICIES = Policies(
     },
 )
 
+PUBLISHED = (
+    POLICIES,
+    Policies(
+        replace(_DEFAULT, max_retries=1, initial_backoff_ms=300),
+        {**POLICIES.by_queue, BOILERS: replace(_DEFAULT, emit_per_second_max=BOILERS_PER_SECOND_MAX / 2)},
+    ),
+    Policies(replace(_DEFAULT, backoff_multiplier=1.0, jitter="equal"), {OVENS: POLICIES.by_queue[OVENS]}),
+)
+"""What an operator publishes, one after the other by chance; a worker goes by the latest that it has heard of."""
+
 
 @lru_cache(maxsize=100_000)
 def home_of(id_: bytes) -> int:

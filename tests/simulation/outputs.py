@@ -8,6 +8,7 @@ from collections import Counter
 from dlq_stream.core.headers import ATTEMPT, DUE_AT, GZIP, QUARANTINE_CUT, QUARANTINE_ENCODING, parse_failure
 from dlq_stream.core.lifecycle import State
 from dlq_stream.core.pace import AHEAD_US
+from dlq_stream.core.policy import Policies
 from dlq_stream.tables.messages import DeadLetter, Message, state_of
 from tests.simulation.broker import Entry, Txn
 from tests.simulation.fold import Change, Fold, Parts, id_of
@@ -29,8 +30,10 @@ class Outputs:
         self._paced: dict[tuple[int, str], list[int]] = {}
         """By partition and owner, when retries of the limited queue were committed by his clock."""
 
-    def check(self, txn: Txn, fold: Fold, parts: Parts, changes: dict[bytes, Change], clock_ms: int) -> None:
-        """A transaction was committed, at ``clock_ms`` by its worker's clock."""
+    def check(
+        self, txn: Txn, fold: Fold, parts: Parts, changes: dict[bytes, Change], clock_ms: int, policies: Policies
+    ) -> None:
+        """A transaction was committed, at ``clock_ms`` by its worker's clock, decided by these ``policies``."""
         emitted: Counter[bytes] = Counter()
         for entry in parts.emissions:
             emitted[id_of(entry)] += 1
@@ -41,22 +44,26 @@ class Outputs:
                 self._scribe.violated(f"{emitted[change.id]} emissions, and {told}")
             self._check_dead_letter(change, parts, of_timer=not txn.offsets)
         self.dead_letters += len(parts.dead_letters)
-        self._check_limit(txn, changes, clock_ms)
+        self._check_limit(txn, changes, clock_ms, limited=policies.for_queue(BOILERS).emit_per_second_max is not None)
 
-    def _check_limit(self, txn: Txn, changes: dict[bytes, Change], clock_ms: int) -> None:
+    def _check_limit(self, txn: Txn, changes: dict[bytes, Change], clock_ms: int, *, limited: bool) -> None:
         """In no second does an owner of a partition emit more of the limited queue than its share, and one beside.
 
-        By his own clock, which never runs backwards; that of the next owner may be a second behind.
+        By his own clock, which never runs backwards; that of the next owner may be a second behind.  The highest of the
+        limits that are ever in force counts.
         """
-        limited = [change for change in changes.values() if change.new is not None and change.new.queue == BOILERS]
-        for change in limited:
+        ours = [change for change in changes.values() if change.new is not None and change.new.queue == BOILERS]
+        for change in ours:
             old, new = change.old, change.new
             if old is not None and new is not None and new.slot_ms is not None and new.slot_ms != old.slot_ms:
                 self._scribe.count("retries given a slot")
-        grown = sum(change.grown for change in limited)
+        grown = sum(change.grown for change in ours)
         if not grown:
             return
-        at = self._paced.setdefault((home_of(limited[0].id), txn.by), [])
+        at = self._paced.setdefault((home_of(ours[0].id), txn.by), [])
+        if not limited:
+            at.clear()
+            return
         at += [clock_ms] * grown
         share = BOILERS_PER_SECOND_MAX / PARTITIONS
         recent = sum(ms > clock_ms - 1_000 for ms in at)

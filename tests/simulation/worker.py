@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from dlq_stream.core.errors import DLQError
 from dlq_stream.core.model import Record
+from dlq_stream.core.policy import Policies
 from dlq_stream.core.transaction import Transaction
 from dlq_stream.engine import EmitResult, apply_commands, apply_failures, emit_due, retain
 from dlq_stream.runtime.destinations import DestinationCache
@@ -106,9 +107,9 @@ class Process:
         self.life = life
         self.worker = worker
         self.world = world
-        self.engine = replace(world.engine, observe=self._observe)
+        self.engine = replace(world.engine, observe=self._observe, policies=world.published)
         self.generation = -1
-        self._staged: Transaction | None = None
+        self._staged: dict[int, Transaction] = {}
         self.stopping = asyncio.Event()
         self.consumer = SimConsumer(life, world, room=self)
         self.staging = asyncio.Lock()
@@ -135,10 +136,31 @@ class Process:
 
     # --- what the worker does -----------------------------------------------------------------------------------
 
+    def hear(self, policies: Policies) -> None:
+        """Go by these policies after a while, between two turns or between two steps of one."""
+
+        async def later() -> None:
+            await asyncio.sleep(self.life.random.uniform(0.0, 1.0))
+            await self.life.awake()
+            if policies is self.world.published:
+                self.engine = replace(self.engine, policies=policies)
+
+        self.life.spawn(later())
+
+    def _begins(self, tx: Transaction) -> bool:
+        """Whether this is the first step of a transaction, whose policies hold for all of it."""
+        if self._staged.get(tx.partition) is tx:
+            return False
+        self._staged[tx.partition] = tx
+        self.world.decides_by[self.life.name, tx.partition] = self.engine.policies
+        return True
+
     def _emit(self, tx: Transaction) -> EmitResult:
+        self._begins(tx)
         return emit_due(tx, self.engine, records_max=5, bytes_max=3_000)
 
     def _retain(self, tx: Transaction) -> NextLook:
+        self._begins(tx)
         return NextLook(retain(tx, self.engine, steps_max=3), now_ms=tx.now_ms)
 
     def _observe(self, event: object) -> None:
@@ -155,12 +177,12 @@ class Process:
         await self.owner.room(seconds)
 
     def _apply_failures(self, tx: Transaction, records: Sequence[Record]) -> None:
-        if tx is self._staged:
+        if not self._begins(tx):
             self.world.count("batches staged in steps")
-        self._staged = tx
         apply_failures(tx, records, self.engine)
 
     def _apply_commands(self, tx: Transaction, records: Sequence[Record]) -> None:
+        self._begins(tx)
         apply_commands(tx, records, self.engine)
 
     async def _agent(self, topic: str, apply: Apply) -> None:

@@ -8,6 +8,7 @@ from random import Random
 
 from dlq_stream.core.classification import Classifier
 from dlq_stream.core.events import RetryEmitted, RowStuck
+from dlq_stream.core.policy import Policies
 from dlq_stream.engine import Engine
 from dlq_stream.runtime.partition import Partition
 from dlq_stream.tables import TABLES, marker
@@ -68,6 +69,8 @@ class World:
         self.under_way = 0
         self.partitions: list[Partition] = []
         self.clocks: dict[tuple[str, int], SeenClock] = {}
+        self.published = POLICIES
+        self.decides_by: dict[tuple[str, int], Policies] = {}
         self.resetting = asyncio.Lock()
         random = self.random_of("world")
         self.losses = random.choice((0.0, 0.0, 0.002, 0.01))
@@ -76,7 +79,7 @@ class World:
         self.wild_clocks = random.random() < 0.25
         self.retention_ms = random.choice(RETENTION_MS)
         self.broker = Broker(self.random_of("broker"), self.now_ms)
-        self.checker = Checker(self.broker, self, self._clock_of, self.retention_ms)
+        self.checker = Checker(self.broker, self, self._clock_of, self._policies_of, self.retention_ms)
         self.broker.decided.append(self._decided)
         self._create_topics()
         self.engine = Engine(
@@ -183,6 +186,17 @@ class World:
             self.violated(f"early: {event}")
         if isinstance(event, RowStuck):
             self.violated(f"stuck: {event}")
+
+    def publish(self, policies: Policies) -> None:
+        """They are written to their topic: each worker hears of them some time later, or reads them at its start."""
+        self.published = policies
+        self.count("policies published")
+        for worker in self.workers:
+            if worker.process is not None and worker.alive:
+                worker.process.hear(policies)
+
+    def _policies_of(self, life: str, number: int) -> Policies:
+        return self.decides_by[life, number]
 
     def _clock_of(self, life: str, number: int) -> int:
         return self.clocks[life, number].highest_ms
