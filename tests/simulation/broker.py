@@ -265,7 +265,7 @@ class Broker:
     def settle(self, transactional_id: str, epoch: int, places: Iterable[Place], *, commit: bool) -> None:
         """A transaction without records over these places and the offsets, from its begin to its end."""
         txn = self.begin(transactional_id, epoch, "settlement")
-        txn.logs = {place: self.log(*place) for place in places if place[0] in self.topics}
+        txn.logs = {place: self.log(*place) for place in sorted(places) if place[0] in self.topics}
         self._end(self._checked_open(txn), txn, "committed" if commit else "aborted", settles=True)
 
     def begin(self, transactional_id: str, epoch: int, by: str) -> Txn:
