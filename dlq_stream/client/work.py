@@ -25,7 +25,7 @@ from dlq_stream.client.traffic import Count, TrafficMeter
 from dlq_stream.core import header_values as read
 from dlq_stream.core import headers as names
 from dlq_stream.core.errors import DLQError, MalformedEvent
-from dlq_stream.core.model import Record
+from dlq_stream.core.model import Headers, Record
 
 SPAN = 8
 """A partition goes on beyond its oldest unfinished record by so many times what it may have unfinished."""
@@ -141,13 +141,13 @@ class Work:
         known_before = bool(place.left or place.done)
         for record in records:
             delivery = delivery_of(record, self._group) if record.headers else None
-            if delivery is not None and not delivery.for_this_group:
-                continue
+            if delivery is not None and not delivery.for_this_group and own_headers(record).get(names.GROUP):
+                continue  # one that is addressed to nobody is a record like any other
             if known_before and self._knows(place, record):
                 continue
             progress.begin(record.offset)
             key = record.key
-            size = len(record.value or b"") + len(key or b"")
+            size = len(record.value or b"") + len(key or b"") + (_size_of(record.headers) if record.headers else 0)
             place.bytes_unfinished += size
             counted = count if delivery is None else self._count_of(record, delivery, count)
             job = Job(place, record, delivery, counted, progress, size)
@@ -363,3 +363,7 @@ class Work:
                 while not holds():
                     self._calm.clear()
                     await self._calm.wait()
+
+
+def _size_of(headers: Headers) -> int:
+    return sum([len(name) + len(content or b"") for name, content in headers])

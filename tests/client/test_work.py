@@ -334,6 +334,26 @@ async def test_a_partition_is_full_at_its_bound_until_half_is_finished(bound: di
         bench.open(3)
 
 
+async def test_headers_count_as_bytes() -> None:
+    """They may be all that there is of a record."""
+    async with working(bytes_max=1_000) as bench:
+        bench.gate(0)
+        bench.feed(0, headers=(("trace", b"7" * 2_000), ("none", None)))
+        assert not bench.work.has_room(ZERO)
+        bench.open(0)
+        await bench.until(lambda: bench.work.has_room(ZERO))
+
+
+async def test_a_retry_that_is_addressed_to_nobody_is_handled() -> None:
+    """Whoever reported the failure named no group; nobody else would take it for his."""
+    async with working() as bench:
+        bench.feed(1, headers=retry(group=""))
+        bench.feed(2, headers=retry()[:2])
+        bench.feed(3, headers=retry(group="others"))
+        await bench.until(lambda: bench.work.committable(ZERO) == 4)
+        assert sorted(bench.started) == [1, 2]
+
+
 async def test_one_slow_record_holds_up_its_partition_in_the_end() -> None:
     """What is finished ahead of it is bounded, too: all of that would be handled again after a crash."""
     async with working(records_max=4) as bench:
