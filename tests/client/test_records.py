@@ -117,3 +117,8 @@ def test_any_seven_things_are_a_record_or_refused(parts: list[Any]) -> None:
 def test_a_record_of_the_tests_is_one() -> None:
     """A dataclass of somebody's own."""
     assert plain_record(Read(headers=None)) == PLAIN._replace(headers=())
+
+
+def test_an_instant_before_1970_is_no_timestamp() -> None:
+    """Brokers take it, so records with it come; nobody may be kept from reporting them."""
+    assert plain_record(PLAIN._replace(timestamp=-86_400_000)).timestamp == -1
