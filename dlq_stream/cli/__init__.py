@@ -3,9 +3,9 @@
 Commands are imported when they are called, so that ``--version`` is quick and a command's missing extra is that
 command's problem only.
 
-Exit codes: 0 success, also after SIGTERM or SIGINT; 1 a verdict or check failed, or brokers answered with an error that
-no other code is for; 2 usage, configuration or a missing prerequisite; 69 brokers unreachable; 70 something unexpected
-(crash-only).
+Exit codes: 0 success, also after SIGTERM or SIGINT; 1 a verdict or check failed, orders were not all applied (also when
+told to stop before), whoever read the output had enough, or brokers answered with an error that no other code is for; 2
+usage, configuration or a missing prerequisite; 69 brokers unreachable; 70 something unexpected (crash-only).
 """
 
 from __future__ import annotations

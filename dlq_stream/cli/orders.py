@@ -101,7 +101,16 @@ def _order(settings: Settings, request: Request) -> int:
                         confirm_seconds=request.confirm_seconds,
                     )
                 )
-    finally:  # also when told to stop, or when the brokers went away: what was sent is said
+    except BrokenPipeError:  # nobody reads the results any more
+        board.say_last(dispatch, err=True)
+        raise
+    except KeyboardInterrupt:
+        board.conclude(settings, dispatch)
+        click.echo("told to stop before this was done", err=True)
+    except BaseException:  # the brokers went away: what was sent is said
+        board.conclude(settings, dispatch)
+        raise
+    else:
         board.conclude(settings, dispatch)
     return 0 if board.all_well(dispatch) else EXIT_FAILED
 

@@ -100,8 +100,12 @@ class Board:
         if self._bar is not None:
             for case in dispatch.cases:
                 click.echo(_line_of(case))
+        self.say_last(dispatch)
+
+    def say_last(self, dispatch: Dispatch, *, err: bool = False) -> None:
+        """How many of the orders came to what; on standard error where nobody reads the results."""
         if dispatch.cases:
-            click.echo(_last_line(self._request, dispatch))
+            click.echo(_last_line(self._request, dispatch), err=err)
 
     def all_well(self, dispatch: Dispatch) -> bool:
         """Whether all that was asked for was done; what a filter met but is not for does not count."""

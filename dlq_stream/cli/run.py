@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import Any, Final, NoReturn
@@ -73,7 +75,7 @@ def run(options: Mapping[str, Any], body: Callable[[Settings], int], *, quiet: b
 
     A ``quiet`` command prints its result and its warnings itself: it logs nothing unless a level was set.
     """
-    guard(lambda: _prepared(options, body, quiet))
+    guard(lambda: _prepared(options, body if not quiet else lambda settings: _until_enough(settings, body), quiet))
 
 
 def guard(body: Callable[[], int]) -> NoReturn:
@@ -120,6 +122,16 @@ def _prepared(options: Mapping[str, Any], body: Callable[[Settings], int], quiet
         else:
             log.warning(remark)
     return body(settings)
+
+
+def _until_enough(settings: Settings, body: Callable[[Settings], int]) -> int:
+    """Run ``body``; where whoever reads its output (``head``) has enough and goes away, that is an end like others."""
+    try:
+        return body(settings)
+    except BrokenPipeError:
+        # What is left in its buffer would be written, and fail again, when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
 
 
 def _words(error: BaseException) -> str:

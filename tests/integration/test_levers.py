@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import time
@@ -209,6 +210,28 @@ async def test_ids_from_standard_input(app: App) -> None:
     await app.figures(source, resolved=3, total_resolved_by_operator=3)
 
 
+async def piped(app: App, arguments: str, reader: str) -> tuple[int, str, str]:
+    """A command whose output goes to another one: its exit code, what came through, and what it said itself."""
+    script = f"{shlex.join(CLI)} {arguments} | {reader}; exit ${{PIPESTATUS[0]}}"
+    done = await asyncio.to_thread(
+        subprocess.run, ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=app.environment
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+async def test_a_reader_that_has_enough_is_no_crash(app: App) -> None:
+    """``dlq-stream list | head``; orders stop, and what was sent is said where it can still be read."""
+    source = await app.source()
+    await failed(app, source, 5)
+    code, out, err = await piped(app, f"list --queue {source}", "head -1")
+    assert (code, len(out.splitlines()), err) == (1, 1, "")
+    code, _, err = await piped(app, f"resolve --queue {source} --yes --rate 2", "head -1")
+    assert code == 1
+    assert "resolve: " in err
+    assert "sent " in err
+    assert "Traceback" not in err
+
+
 async def test_a_terminal_is_asked_and_shows_progress(app: App) -> None:
     """A yes on the terminal is a yes; the bar is gone before the results."""
     source = await app.source()
@@ -245,7 +268,8 @@ async def test_a_terminal_is_asked_and_shows_progress(app: App) -> None:
 
 
 async def test_without_a_worker_orders_are_not_confirmed_but_obeyed_later(app: App) -> None:
-    """Code 1, and said; an interrupt says what was sent; given twice before a worker comes, each counts once."""
+    """Code 1, and said; an interrupt says what was sent, which is not all; given twice before a worker comes, each
+    counts once."""
     source = await app.source()
     ids = [id_of(each) for each in await failed(app, source, 3)]
     (worker,) = app.workers
@@ -267,7 +291,7 @@ async def test_without_a_worker_orders_are_not_confirmed_but_obeyed_later(app: A
     await eventually(app.status, wanted=lambda told: told["lag"]["commands"] > 6)
     process.send_signal(signal.SIGINT)
     out, err = await asyncio.to_thread(process.communicate, timeout=30)
-    assert process.returncode == 0
+    assert process.returncode == 1
     assert "told to stop" in err
     assert "resolve: " in out
     assert "not sent" in out
