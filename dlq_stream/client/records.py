@@ -212,14 +212,16 @@ def _headers(headers: Any) -> Headers:
 
 
 def _is_plain(pair: tuple[object, object]) -> bool:
-    return type(pair[0]) is str and (type(pair[1]) is bytes or pair[1] is None)
+    name, value = pair
+    return type(name) is str and (name.isascii() or name == _name(name)) and (type(value) is bytes or value is None)
 
 
 def _name(name: object) -> str:
-    if type(name) is str:
-        return name
+    """Names travel as UTF-8; of one that is not, what cannot travel is written out: it must not cost the record."""
     if isinstance(name, bytes):
-        return name.decode("utf-8", "surrogateescape")
+        return name.decode("utf-8", "backslashreplace")
+    if isinstance(name, str):
+        return str.encode(name, "utf-8", "backslashreplace").decode()
     raise UnusableRecord(f"the name {shown(name)} of a header is of type {type(name).__name__}, not text")
 
 

@@ -122,3 +122,13 @@ def test_a_record_of_the_tests_is_one() -> None:
 def test_an_instant_before_1970_is_no_timestamp() -> None:
     """Brokers take it, so records with it come; nobody may be kept from reporting them."""
     assert plain_record(PLAIN._replace(timestamp=-86_400_000)).timestamp == -1
+
+
+@pytest.mark.parametrize(
+    ("name", "kept"), [(b"caf\xe9", "caf\\xe9"), ("caf\udce9", "caf\\udce9"), (b"caf\xc3\xa9", "café")]
+)
+def test_a_name_of_a_header_can_always_be_written(name: Any, kept: str) -> None:
+    """Whatever it was; a record is not held up by it."""
+    plain = plain_record(("topic", 0, 0, -1, None, None, [(name, b"1")]))
+    assert plain.headers == ((kept, b"1"),)
+    assert plain.headers[0][0].encode()
