@@ -140,7 +140,7 @@ class RetryConsumer:
             await self._run()
         finally:
             self._running = False
-            self._stop.clear()
+            self._stop = asyncio.Event()  # the next run may be on another loop
 
     async def _run(self) -> None:
         ours = not self.reporter.is_started

@@ -163,3 +163,21 @@ async def test_who_was_expelled_commits_nothing_any_more(agent: Agent, monkeypat
         assert await agent.committed() == 5
         gate.set()
     assert (await agent.committed(), len(agent.seen)) == (5, 5)
+
+
+def test_one_consumer_runs_on_one_loop_after_another(kafka: LocalKafka) -> None:
+    """As where a program calls `asyncio.run` for each of its parts."""
+    agent = Agent(kafka.bootstrap)
+    consumer = RetryConsumer(agent.topic, agent.group, agent.handle, agent.bootstrap, app_id=agent.app)
+
+    async def run(total: int) -> None:
+        task = asyncio.create_task(consumer.run())
+        await agent.send(10, value="{{}}")
+        await agent.until(lambda: len(agent.seen) >= total or task.done())
+        consumer.stop()
+        await task
+
+    asyncio.run(agent.make_topics())
+    asyncio.run(run(10))
+    asyncio.run(run(20))
+    assert len(set(agent.seen)) == len(agent.seen) == 20
