@@ -42,6 +42,8 @@ PAUSE_SECONDS = 1.0
 COMMIT_SECONDS_MAX = 5.0
 """A commit that takes longer is given up; the next one says more."""
 LEAVE_SECONDS_MAX = 3.0
+METADATA_SECONDS = 30.0
+"""How long it may go unnoticed that a topic was made anew, or has got more partitions; aiokafka says 5 minutes."""
 
 REBALANCE_ROOM_SECONDS = 15.0
 """The group waits for a member's handlers, reports and commit; more than what they may take."""
@@ -80,6 +82,7 @@ class Membership(ConsumerRebalanceListener):
             session_timeout_ms=int(session_seconds * 1000),
             heartbeat_interval_ms=int(session_seconds * 1000 / 3),
             rebalance_timeout_ms=rebalance_ms,
+            metadata_max_age_ms=int(METADATA_SECONDS * 1000),
             # Joining is one request, which lasts as long as the slowest member takes to get ready.
             request_timeout_ms=max(40_000, rebalance_ms + 10_000),
         )

@@ -13,10 +13,11 @@ from aiokafka.protocol.group import LeaveGroupRequest
 
 from dlq_stream import FailureReporter, RetryConsumer
 from dlq_stream.client import consumer as consumer_module
+from dlq_stream.client import membership as membership_module
 from dlq_stream.client.membership import Membership
 from dlq_stream.core.model import Record
-from tests.client.agent import Agent
-from tests.kafka_clients import Outgoing, admin, commit_offsets, produce
+from tests.client.agent import PARTITIONS, Agent
+from tests.kafka_clients import Outgoing, admin, commit_offsets, create_topics, delete_topic, produce
 from tests.kafka_fixture import LocalKafka
 
 
@@ -163,6 +164,19 @@ async def test_who_was_expelled_commits_nothing_any_more(agent: Agent, monkeypat
         assert await agent.committed() == 5
         gate.set()
     assert (await agent.committed(), len(agent.seen)) == (5, 5)
+
+
+async def test_a_source_that_is_deleted_and_made_anew(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything goes on, and its new records are handled."""
+    monkeypatch.setattr(membership_module, "METADATA_SECONDS", 0.5)
+    await agent.send(10, value="{{}}")
+    async with agent.consuming():
+        await agent.until_committed(10)
+        await delete_topic(agent.bootstrap, agent.topic)
+        await asyncio.sleep(2)
+        await create_topics(agent.bootstrap, agent.topic, partitions=PARTITIONS)
+        await agent.send(10, value="{{}}")
+        await agent.until(lambda: len(agent.seen) == 20)
 
 
 def test_one_consumer_runs_on_one_loop_after_another(kafka: LocalKafka) -> None:
