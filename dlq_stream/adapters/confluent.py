@@ -137,7 +137,7 @@ def handle_batch(
 def _handled(message: Message, handle: Handle, reporter: SyncFailureReporter) -> Attempt | None:
     """Handle it; what there is to report of it, as something that can be tried again."""
     delivery = reporter.delivery(message)
-    if delivery is not None and not delivery.for_this_group:
+    if delivery is not None and delivery.for_another_group:
         return None
     with handling(message) as handled:
         try:

@@ -25,7 +25,7 @@
 * While a report is not acknowledged, the subscriber waits with its record, and says so in the log.  After
   ``max_poll_interval_ms`` Kafka gives its partitions to somebody else, who reads the record again.
 * A batch that fails is reported record by record.  A batch handler sees retries that are meant for others, unless the
-  whole batch is; `Delivery.for_this_group` tells.
+  whole batch is; `Delivery.for_another_group` tells.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class _OfOne(BaseMiddleware[Any, Any]):
 
     def _ours(self) -> list[Any]:
         deliveries = [(record, self._reporter.delivery(record)) for record in self._records]
-        return [record for record, delivery in deliveries if delivery is None or delivery.for_this_group]
+        return [record for record, delivery in deliveries if delivery is None or not delivery.for_another_group]
 
     async def _succeeded(self) -> None:
         if self._handled is not None and self._handled.reported:

@@ -114,7 +114,7 @@ async def _handled(event: EventT, handle: Handle, reporter: FailureReporter) -> 
     """What the function returned; None where it failed, which is reported then, or where the event is not for us."""
     record = record_of(event.message)
     delivery = reporter.delivery(record)
-    if delivery is not None and not delivery.for_this_group:
+    if delivery is not None and delivery.for_another_group:
         return None
     stopping = event.app.wait_for_stopped
     with handling(record) as handled:

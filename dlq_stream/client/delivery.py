@@ -20,6 +20,8 @@ from dlq_stream.core.model import Origin, Record
 class Delivery:
     """A retry: of which message (32 hex digits), the how-maniest (1 is the first), and whether our group is meant.
 
+    ``for_another_group``: somebody else is meant, so skip it.  A retry whose failure was reported without a group is meant
+    for nobody: neither is True, and whoever reads it may handle it as a record of his own.
     ``masked``: parts of the record were masked when its failure was reported; it is not the original to the letter.
     """
 
@@ -27,6 +29,7 @@ class Delivery:
     attempt: int
     for_this_group: bool
     masked: bool = False
+    for_another_group: bool = False
 
 
 def delivery_of(record: Record, group: str) -> Delivery | None:
@@ -42,7 +45,9 @@ def delivery_of(record: Record, group: str) -> Delivery | None:
     if attempt < 1:
         return None
     masked = any(name == names.MASKED for name, _ in record.headers)
-    return Delivery(id_.hex(), attempt, (own.get(names.GROUP) or b"") == group.encode(), masked)
+    meant_for = own.get(names.GROUP) or b""
+    ours = meant_for == group.encode()
+    return Delivery(id_.hex(), attempt, ours, masked, for_another_group=bool(meant_for) and not ours)
 
 
 def own_headers(record: Record) -> dict[str, bytes | None]:

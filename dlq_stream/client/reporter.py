@@ -185,7 +185,7 @@ class FailureReporter:
     def delivery(self, record: AnyRecord) -> Delivery | None:
         """What retry the record is; None for a first delivery.  Raises UnusableRecord.
 
-        A retry that is not ``for_this_group`` was meant for another consumer group of the topic: skip it.
+        A retry that is ``for_another_group`` of the topic is to be skipped.
         """
         return delivery_of(plain_record(record), self.group)
 

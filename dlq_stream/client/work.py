@@ -141,8 +141,8 @@ class Work:
         known_before = bool(place.left or place.done)
         for record in records:
             delivery = delivery_of(record, self._group) if record.headers else None
-            if delivery is not None and not delivery.for_this_group and own_headers(record).get(names.GROUP):
-                continue  # one that is addressed to nobody is a record like any other
+            if delivery is not None and delivery.for_another_group:
+                continue
             if known_before and self._knows(place, record):
                 continue
             progress.begin(record.offset)

@@ -166,14 +166,14 @@ def test_headers_that_make_no_sense_count_as_absent(forged: list[tuple[str, byte
 
 @pytest.mark.parametrize(("header", "group", "ours"), [(b"a", "a", True), (b"b", "a", False), (None, "a", False)])
 def test_a_delivery_knows_whom_it_is_for(header: bytes | None, group: str, ours: bool) -> None:
-    """By the group it names; of repeated headers the last counts."""
+    """By the group it names, if it names one; of repeated headers the last counts."""
     headers: Headers = (
         (names.MESSAGE_ID, b"A" * 32),
         (names.ATTEMPT, b"9"),
         (names.ATTEMPT, b"2"),
         (names.GROUP, header),
     )
-    assert delivery_of(Read(headers=headers), group) == Delivery("a" * 32, 2, ours)
+    assert delivery_of(Read(headers=headers), group) == Delivery("a" * 32, 2, ours, for_another_group=header == b"b")
 
 
 def test_a_null_key_is_told_from_no_key() -> None:
