@@ -20,8 +20,8 @@ from dlq_stream.core.model import Origin, Record
 class Delivery:
     """A retry: of which message (32 hex digits), the how-maniest (1 is the first), and whether our group is meant.
 
-    ``for_another_group``: somebody else is meant, so skip it.  A retry whose failure was reported without a group is meant
-    for nobody: neither is True, and whoever reads it may handle it as a record of his own.
+    ``for_another_group``: somebody else is meant, so skip it.  A retry whose failure was reported without a group is
+    meant for nobody: neither is True, and whoever reads it may handle it as a record of his own.
     ``masked``: parts of the record were masked when its failure was reported; it is not the original to the letter.
     """
 
