@@ -7,7 +7,6 @@ settings reach a test; only the place of the launcher's jars stays.
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -15,9 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from dlq_stream.logs import THEIRS
 from tests.kafka_fixture import kafka, kafka_factory, missing_prerequisites
 from tests.promises import MEASURED
+from tests.undisturbed import logging_as_it_was
 
 __all__ = ["kafka", "kafka_factory"]
 
@@ -62,17 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(autouse=True)
-def logging_as_it_was() -> Generator[None, None, None]:
-    """Commands set logging up for a process of their own; here the next test would not hear its warnings."""
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    theirs = {name: logging.getLogger(name).level for name in THEIRS}
-    yield
-    root.setLevel(level)
-    root.handlers[:] = handlers
-    for name, before in theirs.items():
-        logging.getLogger(name).setLevel(before)
-    logging.captureWarnings(False)
+def undisturbed_logging() -> Generator[None, None, None]:
+    """Whatever a test runs; fixtures that live longer see to it themselves."""
+    with logging_as_it_was():
+        yield
 
 
 @pytest.hookimpl(tryfirst=True)

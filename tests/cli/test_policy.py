@@ -17,6 +17,7 @@ from dlq_stream.settings.published import encode
 from dlq_stream.topics import AppTopics
 from tests.kafka_clients import Outgoing, create_topics, list_topics, produce, read_topic
 from tests.kafka_fixture import LocalKafka, unique_name
+from tests.undisturbed import logging_as_it_was
 
 HEAT = "heat-processing"
 
@@ -25,7 +26,8 @@ HEAT = "heat-processing"
 def environment(kafka: LocalKafka) -> dict[str, str]:
     """One app for all; each test has a queue of its own."""
     found = {"DLQ_BROKERS": kafka.bootstrap, "DLQ_APP_ID": unique_name("app"), "DLQ_PARTITIONS": "2"}
-    assert CliRunner().invoke(main, ["init"], env=found).exit_code == 0
+    with logging_as_it_was():
+        assert CliRunner().invoke(main, ["init"], env=found).exit_code == 0
     return found
 
 
