@@ -10,20 +10,14 @@ from collections.abc import Iterator
 import pytest
 
 from dlq_stream import logs
+from tests.undisturbed import logging_as_it_was
 
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
     """A stream to log to; the root logger and those of others are put back afterwards."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in logs.THEIRS}
-    yield io.StringIO()
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.captureWarnings(False)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
+    with logging_as_it_was():
+        yield io.StringIO()
 
 
 def test_text_lines(stream: io.StringIO) -> None:

@@ -7,10 +7,11 @@ import re
 import tomllib
 from pathlib import Path
 
+from dlq_stream.cli.acls import script
 from dlq_stream.core import headers
 from dlq_stream.core.lifecycle import diagram
 from dlq_stream.settings import Settings
-from dlq_stream.topics.acls import rights_of, script
+from dlq_stream.topics.acls import rights_of
 from tests.engine.said import all_that_is_said
 from tests.memory import FakeRecord, Sent
 

@@ -13,7 +13,7 @@ from dlq_stream.cli.layout import age_seconds, aligned, duration, in_one_line, i
 from dlq_stream.cli.rows import as_of_line, as_of_object
 from dlq_stream.cli.run import EXIT_FAILED, fail
 from dlq_stream.cli.show import json_text
-from dlq_stream.core.masking import Masked, Masking
+from dlq_stream.core.masking import NO_MASKING, Masked
 from dlq_stream.core.model import Record
 from dlq_stream.settings import Settings
 from dlq_stream.topics import AppTopics
@@ -103,7 +103,7 @@ def show(settings: Settings, place: Place, *, full: bool, unmasked: bool, as_jso
     record = asyncio.run(_record(settings, place))
     if record is None:
         fail(f"record {place}: there is none in quarantine, or retention took it", EXIT_FAILED)
-    masking = Masking() if unmasked else Masking(settings.mask_headers, settings.mask_pointers)
+    masking = NO_MASKING if unmasked else settings.masking
     try:
         masked, note = masking.apply(received_headers(record), received_value(record)), ""
     except ValueError as wrong:  # what lies there is shown, then

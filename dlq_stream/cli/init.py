@@ -44,7 +44,8 @@ def command(init_source: tuple[str, ...], more_sources: tuple[str, ...], **optio
 
 def _init(settings: Settings) -> int:
     if settings.init_print_acls:
-        from dlq_stream.topics.acls import rights_of, script
+        from dlq_stream.cli.acls import script
+        from dlq_stream.topics.acls import rights_of
 
         click.echo("\n".join(script(settings, rights_of(settings, settings.init_source))))
         return 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from dlq_stream.cli.options import line_option, settings_options
+from dlq_stream.cli.options import listing_options, settings_options
 from dlq_stream.cli.run import run, warn
 from dlq_stream.cli.selecting import selection_options, take_selection
 from dlq_stream.settings import Settings
@@ -21,20 +21,13 @@ if TYPE_CHECKING:
     from dlq_stream.view.messages import Answer
     from dlq_stream.view.selection import Selection
 
-LIMIT: Final = 50
-"""So many messages are listed unless asked otherwise."""
-
 PAGE: Final = 5_000
 """So many lines of a table are laid out at a time."""
 
 
 @click.command("list")
 @selection_options
-@line_option(
-    "--limit", type=click.IntRange(1), metavar="INTEGER", default=LIMIT, show_default=True, help="List at most so many."
-)
-@line_option("--all", "everything", is_flag=True, help="List all of them.")
-@line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, instead of a table.")
+@listing_options
 @settings_options(ConnectionSettings, LogSettings)
 def command(limit: int, everything: bool, as_json: bool, **options: Any) -> None:
     """List messages by queue, status, error type and age: next due first, then all others, the oldest first.

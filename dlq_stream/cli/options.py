@@ -22,6 +22,12 @@ QUEUE_FIGURES = tuple(name for name in QueueSettings.model_fields if name not in
 QUEUE_PREFIX = "queue_"
 """Of the names under which a command gets those."""
 
+LISTED = 50
+"""So much is listed unless asked otherwise."""
+
+CONFIRM_SECONDS = 30.0
+"""How long the workers may be silent before what is left counts as unconfirmed."""
+
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
 
@@ -57,6 +63,78 @@ def queue_options(function: FunctionT) -> FunctionT:
         field = QueueSettings.model_fields[name]
         function = _option(name, field, help_of_queue(name), QUEUE_PREFIX + name, LineOption)(function)
     return function
+
+
+def listing_options(function: FunctionT) -> FunctionT:
+    """Add ``--limit --all --json`` of a list; the command gets ``limit``, ``everything`` and ``as_json``."""
+    for option in (
+        line_option(
+            "--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, instead of a table."
+        ),
+        line_option("--all", "everything", is_flag=True, help="List all of them."),
+        line_option(
+            "--limit",
+            type=click.IntRange(1),
+            metavar="INTEGER",
+            default=LISTED,
+            show_default=True,
+            help="List at most so many.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def showing_options(full: str) -> Callable[[FunctionT], FunctionT]:
+    """Add ``--full --unmasked --json`` of what shows one thing; ``full`` says what is cut without the first."""
+
+    def add(function: FunctionT) -> FunctionT:
+        for option in (
+            line_option(
+                "--json", "as_json", is_flag=True, help="Print one JSON object, with stable names and nothing cut."
+            ),
+            line_option("--unmasked", is_flag=True, help="Show what mask_headers and mask_pointers hide."),
+            line_option("--full", is_flag=True, help=f"Show all of the {full}, however long."),
+        ):
+            function = option(function)
+        return function
+
+    return add
+
+
+SENDING = ("rate", "dry_run", "yes", "confirm_seconds", "as_json")
+"""What a command gets from `sending_options`."""
+
+
+def sending_options(*, rate: str, unconfirmed: str) -> Callable[[FunctionT], FunctionT]:
+    """Add ``--rate --dry-run --yes --confirm-seconds --json`` of what sends; the ends of two helps are told."""
+
+    def add(function: FunctionT) -> FunctionT:
+        for option in (
+            line_option(
+                "--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, at the end."
+            ),
+            line_option(
+                "--confirm-seconds",
+                type=click.FloatRange(0, max=86_400),
+                metavar="NUMBER",
+                default=CONFIRM_SECONDS,
+                show_default=True,
+                help=f"End when the workers have done nothing for so long; {unconfirmed}.",
+            ),
+            line_option("--yes", is_flag=True, help="Do not ask."),
+            line_option("--dry-run", is_flag=True, help="Say what would be done, and send nothing."),
+            line_option(
+                "--rate",
+                type=click.FloatRange(0, min_open=True, max=1_000_000),
+                metavar="NUMBER",
+                help=f"At most so many {rate}.",
+            ),
+        ):
+            function = option(function)
+        return function
+
+    return add
 
 
 def _option(

@@ -18,16 +18,13 @@ from dlq_stream.cli import results
 from dlq_stream.cli.confirming import agreed
 from dlq_stream.cli.kinds import DURATION, INSTANT
 from dlq_stream.cli.naming import read_ids
-from dlq_stream.cli.options import line_option, settings_options
+from dlq_stream.cli.options import SENDING, line_option, sending_options, settings_options
 from dlq_stream.cli.run import EXIT_FAILED, run
 from dlq_stream.cli.selecting import selection_options, take_selection
 from dlq_stream.core.commands import Action, by_chars_max, reason_chars_max
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import ConnectionSettings, LogSettings
 from dlq_stream.view.selection import Selection
-
-CONFIRM_SECONDS: Final = 30.0
-"""How long the workers may be silent before what is left counts as unconfirmed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +60,7 @@ def _run(action: Action, ids: tuple[str, ...], options: dict[str, Any]) -> None:
     at_ms, in_ms = options.pop("at", None), options.pop("in_", None)
     if action is Action.RESCHEDULE and (at_ms is None) == (in_ms is None):
         raise click.UsageError("reschedule to when? give --at or --in, one of them")
-    own = {name: options.pop(name) for name in ("limit", "rate", "confirm_seconds", "dry_run", "yes", "as_json")}
+    own = {name: options.pop(name) for name in ("limit", *SENDING)}
     request = Request(
         action=action,
         ids=read_ids(ids, sys.stdin),
@@ -180,23 +177,10 @@ _WHEN: Final = (
 _OPTIONS: Final = (
     line_option("--reason", default="", metavar="TEXT", help="Why; kept with the message."),
     line_option("--by", default="", metavar="NAME", help="Who says so; by default the name of this user."),
-    line_option(
-        "--rate",
-        type=click.FloatRange(0, min_open=True, max=1_000_000),
-        metavar="NUMBER",
-        help="At most so many orders a second, evenly spread; messages are emitted at that pace.",
+    sending_options(
+        rate="orders a second, evenly spread; messages are emitted at that pace",
+        unconfirmed="the orders stay, and will be obeyed",
     ),
-    line_option("--dry-run", is_flag=True, help="Say what would be done, and send nothing."),
-    line_option("--yes", is_flag=True, help="Do not ask."),
-    line_option(
-        "--confirm-seconds",
-        type=click.FloatRange(0, max=86_400),
-        metavar="NUMBER",
-        default=CONFIRM_SECONDS,
-        show_default=True,
-        help="End when the workers have done nothing for so long; the orders stay, and will be obeyed.",
-    ),
-    line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, at the end."),
 )
 
 commands: Final = {action.value: _command(action) for action in Action}

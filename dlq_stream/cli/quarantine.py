@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 from dlq_stream.cli.kinds import DURATION, Kind
-from dlq_stream.cli.options import line_option, settings_options
+from dlq_stream.cli.options import (
+    SENDING,
+    line_option,
+    listing_options,
+    sending_options,
+    settings_options,
+    showing_options,
+)
 from dlq_stream.cli.run import run
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import ConnectionSettings, LogSettings, MaskingSettings
@@ -25,9 +32,6 @@ if TYPE_CHECKING:
     from dlq_stream.view.restored import Held
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
-
-LIMIT: Final = 50
-"""So many records are listed unless asked otherwise."""
 
 PLACE: Final = Kind("place", Place.parse)
 
@@ -72,11 +76,7 @@ def command() -> None:
 
 @command.command("list")
 @filter_options
-@line_option(
-    "--limit", type=click.IntRange(1), metavar="INTEGER", default=LIMIT, show_default=True, help="List at most so many."
-)
-@line_option("--all", "everything", is_flag=True, help="List all of them.")
-@line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, instead of a table.")
+@listing_options
 @settings_options(ConnectionSettings, LogSettings)
 def list_command(limit: int, everything: bool, as_json: bool, **options: Any) -> None:
     """List records by the topic they came from, reason and age: the latest first."""
@@ -108,9 +108,7 @@ async def read(settings: Settings, fits: Callable[[Held, int], bool]) -> Listed:
 
 @command.command("show")
 @click.argument("place", metavar="PARTITION-OFFSET", type=PLACE)
-@line_option("--full", is_flag=True, help="Show all of the payload and headers, however long.")
-@line_option("--unmasked", is_flag=True, help="Show what mask_headers and mask_pointers hide.")
-@line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names and nothing cut.")
+@showing_options("payload and headers")
 @settings_options(ConnectionSettings, MaskingSettings, LogSettings)
 def show_command(place: Place, full: bool, unmasked: bool, as_json: bool, **options: Any) -> None:
     """Show one record: why it is there, where it came from, and all that was received."""
@@ -130,20 +128,7 @@ def show_command(place: Place, full: bool, unmasked: bool, as_json: bool, **opti
 @line_option(
     "--limit", type=click.IntRange(1), metavar="INTEGER", help="Take so many of those that fit, the oldest first."
 )
-@line_option(
-    "--rate", type=click.FloatRange(0, min_open=True, max=1_000_000), metavar="NUMBER", help="At most so many a second."
-)
-@line_option("--dry-run", is_flag=True, help="Say what would be done, and send nothing.")
-@line_option("--yes", is_flag=True, help="Do not ask.")
-@line_option(
-    "--confirm-seconds",
-    type=click.FloatRange(0, max=86_400),
-    metavar="NUMBER",
-    default=30.0,
-    show_default=True,
-    help="End when the workers have done nothing for so long; they will have what was sent later.",
-)
-@line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names, at the end.")
+@sending_options(rate="a second", unconfirmed="they will have what was sent later")
 @settings_options(ConnectionSettings, LogSettings)
 def retry_command(places: tuple[Place, ...], everything: bool, limit: int | None, **options: Any) -> None:
     """Send records as they were received to the topics they came from, after an upgrade or a change of settings.
@@ -156,7 +141,7 @@ def retry_command(places: tuple[Place, ...], everything: bool, limit: int | None
         raise click.UsageError("name records (3-1042), or give a filter, or --all: one of them")
     if places and limit is not None:
         raise click.UsageError("--limit belongs to a filter")
-    how = {name: options.pop(name) for name in ("rate", "dry_run", "yes", "confirm_seconds", "as_json")}
+    how = {name: options.pop(name) for name in SENDING}
 
     def body(settings: Settings) -> int:
         from dlq_stream.cli.returning import Asked, retry

@@ -11,9 +11,9 @@ import msgspec
 
 from dlq_stream.cli import payload
 from dlq_stream.cli.kinds import MESSAGE_ID
-from dlq_stream.cli.options import line_option, settings_options
+from dlq_stream.cli.options import settings_options, showing_options
 from dlq_stream.cli.run import EXIT_FAILED, fail, run
-from dlq_stream.core.masking import Masked, Masking
+from dlq_stream.core.masking import NO_MASKING, Masked, Masking
 from dlq_stream.settings import Settings
 from dlq_stream.settings.groups import ConnectionSettings, LogSettings, MaskingSettings
 
@@ -38,9 +38,7 @@ class Shown(NamedTuple):
 
 @click.command("show")
 @click.argument("message_id", metavar="ID", type=MESSAGE_ID)
-@line_option("--full", is_flag=True, help="Show all of the payload, headers and stack traces, however long.")
-@line_option("--unmasked", is_flag=True, help="Show what mask_headers and mask_pointers hide.")
-@line_option("--json", "as_json", is_flag=True, help="Print one JSON object, with stable names and nothing cut.")
+@showing_options("payload, headers and stack traces")
 @settings_options(ConnectionSettings, MaskingSettings, LogSettings)
 def command(message_id: bytes, full: bool, unmasked: bool, as_json: bool, **options: Any) -> None:
     """Show one message: its state, every attempt that is kept, and the original record.
@@ -52,7 +50,7 @@ def command(message_id: bytes, full: bool, unmasked: bool, as_json: bool, **opti
     def body(settings: Settings) -> int:
         from dlq_stream.cli.described import as_lines
 
-        masking = Masking() if unmasked else Masking(settings.mask_headers, settings.mask_pointers)
+        masking = NO_MASKING if unmasked else settings.masking
         shown = asyncio.run(read(settings, message_id, masking))
         if shown is None:
             fail(f"message {message_id.hex()}: there is none; it was never reported here, or purged", EXIT_FAILED)

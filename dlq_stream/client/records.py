@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol, TypeAlias
 from dlq_stream.client.errors import UnusableRecord
 from dlq_stream.core.destinations import is_legal_topic
 from dlq_stream.core.headers import number_max, partition_max
-from dlq_stream.core.model import Headers
+from dlq_stream.core.model import Headers, RecordParts
 from dlq_stream.core.shown import shown
 
 NO_TIMESTAMP = -1
@@ -42,38 +42,8 @@ class PlainRecord(NamedTuple):
     headers: Headers = ()
 
 
-class ConsumedRecord(Protocol):
+class ConsumedRecord(RecordParts, Protocol):
     """A record as aiokafka, kafka-python and most others have it: see `dlq_stream.core.model.Record`."""
-
-    @property
-    def topic(self) -> str:
-        """Name of the topic."""
-        ...
-
-    @property
-    def partition(self) -> int:
-        """Partition, from 0."""
-        ...
-
-    @property
-    def offset(self) -> int:
-        """Offset, from 0."""
-        ...
-
-    @property
-    def timestamp(self) -> int:
-        """Epoch milliseconds; -1 where there is none."""
-        ...
-
-    @property
-    def key(self) -> bytes | None:
-        """Key, or None."""
-        ...
-
-    @property
-    def value(self) -> bytes | None:
-        """Value, or None (a tombstone)."""
-        ...
 
     @property
     def headers(self) -> Iterable[tuple[str, bytes | None]] | None:

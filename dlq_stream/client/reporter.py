@@ -26,7 +26,7 @@ from dlq_stream.core.connection import Brokers, Security, connection_to
 from dlq_stream.core.errors import ConfigurationError, TooLarge
 from dlq_stream.core.header_values import group_bytes_max
 from dlq_stream.core.headers import record_size
-from dlq_stream.core.masking import Masking
+from dlq_stream.core.masking import NO_MASKING, Masking
 from dlq_stream.core.model import ErrorCategory
 from dlq_stream.core.shown import shown
 from dlq_stream.kafka import wait_for_brokers
@@ -269,7 +269,7 @@ def _checked_group(group: str) -> str:
 
 
 def _masking(headers: Sequence[str] | None, pointers: Sequence[str] | None) -> Masking:
-    in_force = Masking() if headers is not None and pointers is not None else masking_in_force()
+    in_force = NO_MASKING if headers is not None and pointers is not None else masking_in_force()
     return Masking(
         in_force.header_patterns if headers is None else _several("mask_headers", headers),
         in_force.pointers if pointers is None else _several("mask_pointers", pointers),

@@ -11,16 +11,15 @@ import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
-from aiokafka.errors import KafkaError, NoError, for_code
+from aiokafka.errors import KafkaError, TopicAuthorizationFailedError
 
+from dlq_stream.client.targets import check_topic
 from dlq_stream.core.connection import Brokers
-from dlq_stream.core.destinations import check_retry_topic_template, retry_topic
+from dlq_stream.core.destinations import RETRY_TOPIC_TEMPLATE, check_retry_topic_template, retry_topic
 from dlq_stream.core.errors import BrokersUnavailable, ConfigurationError, NotAllowed
 from dlq_stream.core.shown import shown
 from dlq_stream.kafka import UNREACHABLE, admin_client, reader
 from dlq_stream.reading import read_table
-
-DEFAULT_TEMPLATE = "{topic}-retry"
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def candidates(topics: Iterable[str], queue: str | None, group: str, policies: M
     for topic in topics:
         policy = policies.get((queue or topic).encode())
         named = None if policy is None else template_of(policy)
-        found |= {retry_topic(template, topic, group) for template in (DEFAULT_TEMPLATE, named) if template}
+        found |= {retry_topic(template, topic, group) for template in (RETRY_TOPIC_TEMPLATE, named) if template}
     return found
 
 
@@ -79,15 +78,7 @@ class RetryTopics:
     async def check_sources(self) -> None:
         """Raise ConfigurationError unless the topics themselves are there, and BrokersUnavailable."""
         for topic, code in (await self._codes(self._topics)).items():
-            error = for_code(code)
-            if error is not NoError and error.retriable and code != _UNKNOWN:
-                raise BrokersUnavailable(f"topic {topic}: {error.__name__}")
-            if code == _UNKNOWN:
-                raise ConfigurationError(f"topic {topic} does not exist: create it, or correct its name")
-            if code == _FORBIDDEN:
-                raise NotAllowed("Read", "topic", topic)
-            if error is not NoError:
-                raise ConfigurationError(f"topic {topic}: {error.__name__}")
+            check_topic(topic, code, right="Read", fix="create it, or correct its name")
 
     async def look(self) -> frozenset[str]:
         """The retry topics that exist at the moment.  Raises BrokersUnavailable."""
@@ -99,7 +90,7 @@ class RetryTopics:
         if not wanted:
             return frozenset()
         codes = await self._codes(sorted(wanted))
-        self._tell_of_forbidden({topic for topic, code in codes.items() if code == _FORBIDDEN})
+        self._tell_of_forbidden({topic for topic, code in codes.items() if code == TopicAuthorizationFailedError.errno})
         return frozenset(topic for topic, code in codes.items() if code == 0)
 
     def _tell_of_forbidden(self, topics: set[str]) -> None:
@@ -131,7 +122,3 @@ class RetryTopics:
         except (*UNREACHABLE, KafkaError) as error:
             raise BrokersUnavailable(f"topics {', '.join(topics)} could not be looked at: {error!r}") from error
         return {each["topic"]: each["error_code"] for each in described}
-
-
-_UNKNOWN = 3
-_FORBIDDEN = 29

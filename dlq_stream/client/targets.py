@@ -38,23 +38,26 @@ async def look_at_topics(brokers: Brokers, targets: Targets) -> int:
     try:
         async with admin_client(brokers) as admin:
             for described in await admin.describe_topics(topics):
-                _check(described["topic"], described["error_code"])
+                topic = described["topic"]
+                fix = f"run `dlq-stream init --app-id {topic.rpartition('-')[0]}`, or set app_id"
+                check_topic(topic, described["error_code"], right="Write", fix=fix)
             return await _limit_of(admin, targets.failures)
     except UNREACHABLE as error:
         raise BrokersUnavailable(f"the brokers at {brokers} went away: {error!r}") from error
 
 
-def _check(topic: str, code: int) -> None:
+def check_topic(topic: str, code: int, *, right: str, fix: str) -> None:
+    """Raise what the error ``code`` of a described topic means; 0 is none.
+
+    ConfigurationError for a missing topic (``fix`` says what helps), NotAllowed of ``right``, BrokersUnavailable.
+    """
     if not code:
         return
     error = for_code(code)
     if error is UnknownTopicOrPartitionError:
-        app_id = topic.rpartition("-")[0]
-        raise ConfigurationError(
-            f"topic {topic} does not exist: run `dlq-stream init --app-id {app_id}`, or set app_id"
-        )
+        raise ConfigurationError(f"topic {topic} does not exist: {fix}")
     if error is TopicAuthorizationFailedError:
-        raise NotAllowed("Write", "topic", topic)
+        raise NotAllowed(right, "topic", topic)
     if error.retriable:
         raise BrokersUnavailable(f"topic {topic}: {error.__name__}")
     raise ConfigurationError(f"topic {topic}: {error.__name__}")

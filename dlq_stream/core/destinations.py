@@ -18,6 +18,9 @@ from dlq_stream.core.shown import shown
 DEAD_LETTER_SUFFIX = "-dlq"
 RETRY_SUFFIX = "-retry"
 
+RETRY_TOPIC_TEMPLATE = f"{{topic}}{RETRY_SUFFIX}"
+"""Where retries go unless policy names another topic; see `retry_topic`."""
+
 topic_chars_max = 249
 """Kafka's own limit on the length of a topic name; a longer one is not legal."""
 

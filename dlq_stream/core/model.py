@@ -41,8 +41,8 @@ class ErrorCategory(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Record(Protocol):
-    """A Kafka record as read: every consumer's record type of the Python world fits (timestamps in epoch ms)."""
+class RecordParts(Protocol):
+    """What every consumer's record type of the Python world calls alike; headers come in different shapes."""
 
     @property
     def topic(self) -> str:
@@ -73,6 +73,10 @@ class Record(Protocol):
     def value(self) -> bytes | None:
         """Value, or None (a tombstone)."""
         ...
+
+
+class Record(RecordParts, Protocol):
+    """A Kafka record as read (timestamps in epoch ms)."""
 
     @property
     def headers(self) -> Headers:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Literal, get_args
 
-from dlq_stream.core.destinations import check_retry_topic_template
+from dlq_stream.core.destinations import RETRY_TOPIC_TEMPLATE, check_retry_topic_template
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.core.model import ErrorCategory
 from dlq_stream.core.rule import Rule, short_name
@@ -74,7 +74,7 @@ class RetryPolicy:
     budget_ms: int | None = None
     outcome_timeout_ms: int = 3_600_000
     emit_to: EmitTo = "source"
-    retry_topic: str = "{topic}-retry"
+    retry_topic: str = RETRY_TOPIC_TEMPLATE
     write_compacted: bool = False
     emit_per_second_max: float | None = None
     rules: tuple[Rule, ...] = ()

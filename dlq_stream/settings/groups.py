@@ -14,8 +14,9 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from dlq_stream.core.connection import connection_to
+from dlq_stream.core.destinations import RETRY_TOPIC_TEMPLATE
 from dlq_stream.core.errors import ConfigurationError
-from dlq_stream.core.masking import steps_of
+from dlq_stream.core.masking import Masking, steps_of
 
 TOPIC_NAME = r"^[A-Za-z0-9._-]+$"
 """What Kafka accepts as the name of a topic, a group or a group instance."""
@@ -159,7 +160,7 @@ class RetrySettings(Group):
     emit_to: Literal["source", "retry"] = "source"
     """Where retries go: the source topic, where all its consumer groups see them, or a retry topic."""
 
-    retry_topic: str = Field("{topic}-retry", min_length=1, max_length=249)
+    retry_topic: str = Field(RETRY_TOPIC_TEMPLATE, min_length=1, max_length=249)
     """Name of the retry topic; {topic} and {group} are replaced by the message's."""
 
     write_compacted: bool = False
@@ -273,6 +274,11 @@ class MaskingSettings(Group):
 
     An agent with this setting reports "***" in their place, and retries carry that; payloads that are no JSON are
     hidden whole."""
+
+    @property
+    def masking(self) -> Masking:
+        """The two as what hides."""
+        return Masking(self.mask_headers, self.mask_pointers)
 
     @field_validator("mask_headers", "mask_pointers", mode="before")
     @classmethod

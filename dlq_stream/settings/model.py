@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import SecretStr
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import Field, SecretStr
+from pydantic_settings import SettingsConfigDict
 
 from dlq_stream.core.connection import Connection, InsecureOrInconsistent, Secret, Security, connection_to
 from dlq_stream.core.policy import Policies
@@ -23,7 +23,7 @@ from dlq_stream.settings.groups import (
     WorkerSettings,
 )
 from dlq_stream.settings.queues import BackoffSettings, QueueSettings, RuleSettings, policies_of
-from dlq_stream.settings.sources import PREFIX, FileSource
+from dlq_stream.settings.sources import PREFIX, FromSources
 
 DAY_MS = 86_400_000
 
@@ -43,6 +43,7 @@ SECURITY_NAMES: Final = {
 
 
 class Settings(
+    FromSources,
     ConnectionSettings,
     TopicSettings,
     RetrySettings,
@@ -53,46 +54,25 @@ class Settings(
     StatusSettings,
     DoctorSettings,
     DemoSettings,
-    BaseSettings,
 ):
     """What is set, wherever it was: keyword arguments > environment > settings file > defaults.
 
     Raises pydantic's ValidationError; `dlq_stream.settings.load` says the same in words for people.
     """
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,  # DLQ_X= in a compose file means "not set"
-        extra="forbid",
-        frozen=True,
-        use_attribute_docstrings=True,
-        validate_default=True,
-    )
+    model_config = SettingsConfigDict(extra="forbid")
 
     config: Path | None = None
     """Settings file (TOML) with any of these settings and tables [queues."<name>"] for single queues."""
 
-    queues: dict[str, QueueSettings] = {}
+    queues: dict[str, QueueSettings] = Field(default_factory=dict)
     """Retry settings by queue."""
 
     rules: tuple[RuleSettings, ...] = ()
     """Classification rules of all queues, asked after a queue's own and before the built-in ones."""
 
-    by_error: dict[str, BackoffSettings] = {}
+    by_error: dict[str, BackoffSettings] = Field(default_factory=dict)
     """Exceptions for one error type or category, for all queues."""
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Options first, then the environment, then the file that either of them names."""
-        options = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
-        return init_settings, env_settings, FileSource(settings_cls, options)
 
     def policies(self) -> Policies:
         """The retry policies: the default, and one for each queue that the file names."""

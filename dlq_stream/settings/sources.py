@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dlq_stream.core.errors import ConfigurationError
 from dlq_stream.settings.groups import COMMAND_GROUPS
@@ -94,3 +94,22 @@ class FileSource(PydanticBaseSettingsSource):
     def __call__(self) -> dict[str, Any]:
         """The file's content, unknown keys included: the model refuses them."""
         return self._content
+
+
+class FromSources(BaseSettings):
+    """Settings that are read where all of ours are: keyword arguments > environment > settings file > defaults."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True)  # DLQ_X= in a compose file: "not set"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Options first, then the environment, then the file that either of them names."""
+        options = init_settings.init_kwargs if isinstance(init_settings, InitSettingsSource) else {}
+        return init_settings, env_settings, FileSource(settings_cls, options)

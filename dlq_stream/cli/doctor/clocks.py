@@ -32,8 +32,6 @@ RECENT_MS: Final = 86_400_000
 TAIL_OFFSETS: Final = 50
 """So many offsets before the end of a partition are read for its latest row."""
 
-_KRAFT_ONLY = (35, 42)  # UNSUPPORTED_VERSION, INVALID_REQUEST
-
 
 async def check(patient: Patient) -> list[Finding]:
     """This machine's clock, then the workers'."""
